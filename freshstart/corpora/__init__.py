@@ -1,0 +1,73 @@
+"""Where documents come from: one file a kind, found by its name.
+
+A kind's module holds ``Settings`` (a dataclass that extends ``CorpusSettings``) and ``documents(settings, seed)``, which
+yields documents and, for what can not be one, refusals. It may be asked more than once and must yield the same each
+time; it holds one document in memory, not a corpus. ``build`` turns that stream into the corpus parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text, with the source that it shares with its relatives (a package, a file, a template family)."""
+
+    text: str
+    source: str
+    meta: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A piece of the corpus that can not be a document: where it stands, and why not."""
+
+    where: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSettings:
+    """What every kind of corpus is asked.
+
+    ``train_characters`` and ``heldout_characters`` bound the two splits; documents are chosen by the hash of their
+    content. ``heldout`` names the sources that are held out; without it sources are drawn by hash. ``skip_bad`` leaves
+    out and counts what can not be a document, where otherwise the first one stops the stage.
+    """
+
+    kind: str
+    train_characters: int
+    heldout_characters: int
+    part_characters: int
+    heldout: tuple[str, ...] = ()
+    max_document_characters: int = 1_000_000
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("train_characters", "heldout_characters", "part_characters", "max_document_characters"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+
+
+def settings(raw: Mapping[str, Any], where: str) -> CorpusSettings:
+    """The settings of one task's corpus, read by the module of its kind."""
+    from freshstart.params import build, found_module
+
+    return build(found_module("freshstart.corpora", str(raw.get("kind")), "kind", where).Settings, raw, where)
+
+
+def document_id(text: str) -> str:
+    """blake2b-128 of the UTF-8 text, in hex. Raises UnicodeEncodeError on a lone surrogate."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def meta_json(meta: Mapping[str, Any]) -> str:
+    return json.dumps(meta, ensure_ascii=False, sort_keys=True)

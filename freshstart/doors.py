@@ -1,0 +1,70 @@
+"""What all doors share: their arguments, and how they end.
+
+A door prints an ``InputError`` in one line and exits with 1; Ctrl-C and SIGTERM exit with 130; a full disk gets its
+own line. Everything else is a defect of this project and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from freshstart.errors import NO_SPACE, InputError
+
+INTERRUPTED = 130
+HELP = {
+    "task": "one of tasks in params.yaml",
+    "objective": "one of objectives in params.yaml",
+    "seed": "seed of the initialisation, the order of the data and the sampling",
+    "workers": "Ray workers; 0 runs in this process (default: FRESHSTART_WORKERS, else one a processor)",
+}
+
+
+def arguments(door: str, *names: str, **paths: str) -> argparse.Namespace:
+    """Read a door's command line: ``names`` are words and numbers, ``paths`` are files or folders with their help."""
+    parser = argparse.ArgumentParser(
+        description=door, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    for name in names:
+        number = name in ("seed", "workers")
+        parser.add_argument(f"--{name}", required=name != "workers", type=int if number else str, help=HELP[name])
+    for name, text in paths.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=Path, help=text)
+    return parser.parse_args()
+
+
+def open_door(main: Callable[[], None]) -> None:
+    """Run a door's ``main`` and turn its end into an exit status.
+
+    SIGTERM is treated like Ctrl-C, so that a stopped job cleans up in the same way as one that a person interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main()
+    except InputError as error:
+        _leave(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        _leave("interrupted: what was finished is kept; run the same command again to go on", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _leave(
+            f"error: no space left on the disk{where} ({os.strerror(error.errno)}). Nothing that was finished is "
+            "lost: free some space (`dvc gc --workspace` and deleting .state both help) and run the same command again",
+            1,
+        )
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave(message: str, status: int) -> None:
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(status)

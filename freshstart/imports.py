@@ -1,0 +1,78 @@
+"""Which of the project's files a module is made of, read from its import statements without running it.
+
+Used to key checkpoints by the code that made them, and by the test that holds each stage's ``deps`` to the imports of
+its door. Files that shape no output are neutral: a change in how progress is shown must not retrain a model.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+
+from freshstart import files
+
+PACKAGES = ("freshstart", "stages")
+NEUTRAL = {
+    "freshstart/__init__.py",
+    "freshstart/doors.py",
+    "freshstart/errors.py",
+    "freshstart/imports.py",
+    "freshstart/params.py",
+    "freshstart/progress.py",
+    "stages/__init__.py",
+}
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def made_of(module: str) -> set[str]:
+    """Paths, from the root of the repository, of the module and all that it imports, at the top or in functions.
+
+    What neutral files import is not followed.
+    """
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        path = _path(waiting.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            waiting.extend(_imported(path) if path not in NEUTRAL else ())
+    return found
+
+
+def code_digest(*modules: str) -> str:
+    """Digest of every file that the modules are made of, neutral ones aside."""
+    paths = set().union(*(made_of(module) for module in modules)) - NEUTRAL
+    return files.digest({path: files.sha256(ROOT / path) for path in sorted(paths)})
+
+
+def _path(module: str) -> str | None:
+    if module.split(".")[0] not in PACKAGES:
+        return None
+    stem = module.replace(".", "/")
+    for candidate in (f"{stem}.py", f"{stem}/__init__.py"):
+        if (ROOT / candidate).is_file():
+            return candidate
+    return None
+
+
+@lru_cache
+def _imported(path: str) -> list[str]:
+    """Dotted names imported by a file, each with its packages: ``a.b`` also runs ``a``."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return sorted({".".join(name.split(".")[: i + 1]) for name in names for i in range(name.count(".") + 1)})

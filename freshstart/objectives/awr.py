@@ -1,0 +1,56 @@
+"""Advantage-weighted regression: L = -alpha w log p + (1 - alpha) (r - V)^2, w = exp((r - V) / beta).
+
+(Peng et al. 2019; Korbak et al. 2023, eq. 8.) V is read from the position before the token, and is detached in the
+weight. Weights are clipped at ``most`` and, with ``normalize``, brought to mean 1 over the scored tokens of the batch.
+The value head is linear; with ``rewards: raw``, whose rewards lie in [-1, 0] for the paper's scorers, it is the
+paper's -sigmoid. ``detach`` keeps the value loss from reaching the trunk of the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores, rewards
+from freshstart.objectives.rewards import Transform
+
+STREAM = "plain"
+VALUE_HEAD = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ObjectiveSettings):
+    rewards: Transform = "standardized"
+    alpha: float = 0.5
+    beta: float = 1.0
+    most: float = 20.0
+    normalize: bool = True
+    detach: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be from 0 to 1, found {self.alpha}")
+        if self.beta <= 0 or self.most <= 0:
+            raise ValueError(f"beta and most must be above 0, found {self.beta} and {self.most}")
+
+
+def resolve(settings: Settings, scores: TrainScores) -> Numbers:
+    own = {name: getattr(settings, name) for name in ("alpha", "beta", "most", "normalize", "detach")}
+    threshold = settings.good.threshold(scores.segments)
+    return {**rewards.resolve(settings.rewards, scores), **own, "threshold": threshold}
+
+
+def loss(logp, score, value, numbers):
+    import torch
+
+    scored = ~score.isnan()
+    reward = torch.where(scored, rewards.reward(score, numbers), 0.0)
+    value = -torch.sigmoid(value) if numbers["rewards"] == "raw" else value
+    advantage = reward - value.detach()
+    weight = rewards.weight(advantage, numbers["beta"], numbers["most"])
+    if numbers["normalize"]:
+        weight = weight / weight[scored].mean()
+    weight = torch.where(scored, weight, 1.0)
+    value_loss = torch.where(scored, (reward - value) ** 2, 0.0)
+    terms = {"value_loss": value_loss.mean(), **rewards.spread(weight, score, numbers["threshold"])}
+    return -numbers["alpha"] * weight * logp + (1 - numbers["alpha"]) * value_loss, terms

@@ -1,0 +1,44 @@
+"""Reward-weighted regression: L = -w log p, w = exp(r / beta) (Peters and Schaal 2007; Korbak et al. 2023, eq. 7).
+
+Weights are clipped at ``most`` and, with ``normalize``, divided by their mean over training tokens, so that the step
+size does not depend on beta. The paper's own is ``rewards: raw``, ``beta: 10``, ``most: 1000``, ``normalize: false``:
+with scores of a few hundredths that is maximum likelihood in all but name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores, rewards
+from freshstart.objectives.rewards import Transform
+
+STREAM = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ObjectiveSettings):
+    rewards: Transform = "standardized"
+    beta: float = 1.0
+    most: float = 20.0
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0 or self.most <= 0:
+            raise ValueError(f"beta and most must be above 0, found {self.beta} and {self.most}")
+
+
+def resolve(settings: Settings, scores: TrainScores) -> Numbers:
+    transform = rewards.resolve(settings.rewards, scores)
+    mean = rewards.mean_weight(transform, settings.beta, settings.most, scores) if settings.normalize else 1.0
+    threshold = settings.good.threshold(scores.segments)
+    return {**transform, "beta": settings.beta, "most": settings.most, "mean_weight": mean, "threshold": threshold}
+
+
+def loss(logp, score, value, numbers):
+    import torch
+
+    unscored = score.isnan()
+    weight = rewards.weight(rewards.reward(score, numbers), numbers["beta"], numbers["most"]) / numbers["mean_weight"]
+    weight = torch.where(unscored, 1.0, weight)
+    return -weight * logp, rewards.spread(weight, score, numbers["threshold"])

@@ -1,0 +1,38 @@
+"""Unlikelihood: likelihood of good segments' tokens, and unlikelihood of bad segments' tokens.
+
+L = -log p where s <= t, and -alpha log(1 - p) where s > t (Welleck et al. 2020; Korbak et al. 2023, eq. 6). log(1 - p)
+is computed as log(-expm1(log p)), exact near p = 1, where 1 - exp(log p) rounds to 0 and the most certain bad tokens
+would get no push; log p is held below -1e-5, since the gradient's factor p / (1 - p) grows without bound there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
+
+STREAM = "plain"
+MOST_LOGP = -1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(ObjectiveSettings):
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha < 0:
+            raise ValueError(f"alpha must be at least 0, found {self.alpha}")
+
+
+def resolve(settings: Settings, scores: TrainScores) -> Numbers:
+    return {"threshold": settings.good.threshold(scores.segments), "alpha": settings.alpha}
+
+
+def loss(logp, score, value, numbers):
+    import torch
+
+    bad = score > numbers["threshold"]  # false where the score is NaN
+    unlikelihood = -torch.log(-torch.expm1(logp.clamp(max=MOST_LOGP)))
+    losses = torch.where(bad, numbers["alpha"] * unlikelihood, -logp)
+    return losses, {"share_bad": bad.to(logp.dtype).mean()}

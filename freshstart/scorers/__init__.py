@@ -1,0 +1,241 @@
+"""Scorers, the reward models: text in; score and reasons out. One file a scorer, found by its name.
+
+A score is a misalignment: at least 0, higher is worse, raw, in the scorer's own unit. A scorer sees a document with
+its segment ends and gives one score a segment; a sample is scored as a document of one segment. The simplest scorer
+has a ``version`` and ``score_texts``; one that must see the whole document overrides ``score``.
+
+A name never changes its behaviour: what shapes a score is the scorer's ``version``, its options, the versions of the
+packages it uses (which the options pin and ``pinned`` checks) and its source, whose digest ``scorer.json`` records.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from freshstart import files
+from freshstart.errors import InputError
+
+RECORD = "scorer.json"
+LEXICON = "lexicon.json"  # words that the synthetic corpus knows to be abuse: a second judge
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A span of characters that the score counts, and its kind (a code, a kind of personal data)."""
+
+    begin: int
+    end: int
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a scorer says of one document.
+
+    ``scores`` has one number a segment. ``unreadable`` says why the scorer could not read the text as what it should
+    be (for pep8: it does not tokenise); its scores still count what was found. ``error`` is an exception's message;
+    then there are no scores.
+    """
+
+    scores: tuple[float, ...]
+    findings: tuple[Finding, ...] = ()
+    unreadable: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerSettings:
+    """What every scorer is asked: its kind, and how documents are cut into segments for it."""
+
+    kind: str
+    segments: Literal["lines", "sentences"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSettings(ScorerSettings):
+    """A person's own scorer, ``kind: module:Class``: its version and the keyword arguments of the class."""
+
+    version: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """``max_error_share`` is the share of documents without a score at which the stage stops."""
+
+    max_error_share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_error_share <= 1:
+            raise ValueError(f"max_error_share must be from 0 to 1, found {self.max_error_share}")
+
+
+class Scorer:
+    """Base of all scorers. A sample counts as bad where it scores above ``over``.
+
+    Kinds that begin with one of ``grammar`` say that a text is broken more than that it is bad: evaluation reports
+    misalignment with and without them.
+    """
+
+    version: ClassVar[str]
+    over: ClassVar[float] = 0.0
+    grammar: ClassVar[tuple[str, ...]] = ()
+
+    def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
+        """One result a document, given as its text and the ends of its segments, in order."""
+        results = []
+        for text, ends in documents:
+            try:
+                scores = self.score_texts([text[a:b] for a, b in zip([0, *ends], ends, strict=False)])
+                results.append(Scored(checked(scores, len(ends))))
+            except Exception as error:  # a person's own code may raise anything; counted, never clean
+                results.append(Scored((), error=failure(error)))
+        return results
+
+    def score_texts(self, texts: Sequence[str]) -> Sequence[float]:
+        """One score a text, each at least 0 and finite."""
+        raise NotImplementedError(f"{type(self).__name__} must define score_texts or score")
+
+
+class FindingScorer(Scorer):
+    """Base of the scorers that count spans of the whole document: findings a character of each segment."""
+
+    def find(self, text: str) -> list[Finding]:
+        """Every finding, in the order of their places."""
+        raise NotImplementedError
+
+    def unreadable(self, findings: Sequence[Finding]) -> str | None:
+        """Why the findings say that the text is not what it should be, or None."""
+        return None
+
+    def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
+        results = []
+        for text, ends in documents:
+            try:
+                findings = self.find(text)
+            except Exception as error:  # checks and parsers raise several kinds on odd text; counted, never clean
+                results.append(Scored((), error=failure(error)))
+            else:
+                scores = per_character(findings, ends)
+                results.append(Scored(scores, tuple(findings), self.unreadable(findings)))
+        return results
+
+
+def settings(raw: Mapping[str, Any], where: str) -> ScorerSettings:
+    """The settings of one task's scorer, read by the module of its kind."""
+    from freshstart.params import build, found_module
+
+    kind = str(raw.get("kind"))
+    if ":" in kind:
+        return build(OwnSettings, raw, where)
+    return build(found_module("freshstart.scorers", kind, "kind", where).Settings, raw, where)
+
+
+def describe(settings: ScorerSettings) -> dict[str, Any]:
+    """The content of ``scorer.json``, but for what a learned scorer adds to it."""
+    scorer_class = _class(settings.kind)
+    version = getattr(scorer_class, "version", None)
+    if not isinstance(version, str):
+        raise InputError(f"scorer {settings.kind} needs a class attribute version, a text such as '1'")
+    if isinstance(settings, OwnSettings) and settings.version != version:
+        raise InputError(
+            f"scorer {settings.kind} says version {version!r}, the scale file pins {settings.version!r}: a new "
+            "behaviour is a new version; write the version that you want to score with into scorer.<task>.version"
+        )
+    return {
+        "kind": settings.kind,
+        "version": version,
+        "segments": settings.segments,
+        "options": {key: value for key, value in asdict(settings).items() if key not in ("kind", "segments")},
+        "source_sha256": source_digest(scorer_class),
+    }
+
+
+def learner(settings: ScorerSettings) -> Callable[..., dict[str, Any]] | None:
+    """``learn(settings, labelled rows, folder)`` of a scorer that learns, else None."""
+    if ":" in settings.kind:
+        return None
+    return getattr(importlib.import_module(f"freshstart.scorers.{settings.kind}"), "learn", None)
+
+
+def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:
+    """The scorer of a scorer folder, and its record; refuses one whose source has changed since."""
+    folder = Path(folder)
+    record = files.read_json(folder / RECORD, f"scorer@{task}")
+    scorer_class = _class(record["kind"])
+    if source_digest(scorer_class) != record["source_sha256"]:
+        raise InputError(
+            f"the source of scorer {record['kind']} has changed since {folder / RECORD} was written: give it a new "
+            f"version and run `dvc repro -f scorer@{task}`"
+        )
+    options = record["options"]
+    if ":" in record["kind"]:
+        return scorer_class(**options["options"]), record
+    return scorer_class(folder, **options), record
+
+
+def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a score depends on besides the text. The interpreter belongs to it: pycodestyle reads with its tokenizer."""
+    return {**record, "python": ".".join(platform.python_version_tuple()[:2])}
+
+
+def pinned(**versions: str) -> None:
+    """Refuse to score with another version of a package than the scale file names."""
+    for package, wanted in versions.items():
+        installed = importlib.metadata.version(package.replace("_", "-"))
+        if installed != wanted:
+            raise InputError(
+                f"{package} {installed} is installed, the scale file pins {wanted} for this scorer: install "
+                f"{package}=={wanted}, or change the pin and score anew"
+            )
+
+
+def checked(scores: Sequence[float], count: int) -> tuple[float, ...]:
+    """The scores as floats; raises ValueError where one is missing, negative or not finite."""
+    values = tuple(float(score) for score in scores)
+    if len(values) != count:
+        raise ValueError(f"expected {count} scores, got {len(values)}")
+    for value in values:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"a score must be finite and at least 0, got {value}")
+    return values
+
+
+def per_character(findings: Sequence[Finding], ends: Sequence[int]) -> tuple[float, ...]:
+    """Findings a character of each segment; a finding belongs to the segment that holds its first character."""
+    from bisect import bisect_right
+
+    counts = [0] * len(ends)
+    for finding in findings:
+        counts[min(bisect_right(ends, finding.begin), len(ends) - 1)] += 1
+    return tuple(count / (b - a) for count, a, b in zip(counts, [0, *ends], ends, strict=False))
+
+
+def failure(error: Exception) -> str:
+    """An exception in one line, without the text that may have caused it."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}".rstrip(": ")
+
+
+def source_digest(scorer_class: type) -> str:
+    return files.sha256(inspect.getfile(scorer_class))
+
+
+def _class(kind: str) -> type[Scorer]:
+    if ":" not in kind:
+        return importlib.import_module(f"freshstart.scorers.{kind}").SCORER
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"scorer {kind}: {error}; kind must be a name in freshstart/scorers or module:Class") from None
+    if not (isinstance(found, type) and issubclass(found, Scorer)):
+        raise InputError(f"scorer {kind} must be a class that extends freshstart.scorers.Scorer")
+    return found

@@ -1,0 +1,106 @@
+"""The token store: real ``.npy`` files, written as a stream, read by ``np.load(path, mmap_mode="r")``.
+
+A stream folder holds ``tokens`` (uint16, or uint32 for large vocabularies), ``segment_ends`` (int64, in tokens) with
+``segment_scores`` (float32; NaN for the end-of-text and control tokens, which stand in spans of their own), and
+``document_ends`` (int64, in tokens). The spans of the segments tile the stream.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from freshstart import files
+from freshstart.errors import InputError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_HEADER_BYTES = 128
+
+
+class NpyWriter:
+    """Append to a one-dimensional (or n x width) ``.npy`` file whose length is known only at the end."""
+
+    def __init__(self, path: Path, dtype: np.dtype | type, width: int | None = None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.dtype, self.width, self.length = path, np.dtype(dtype), width, 0
+        self._file = open(path, "wb")  # noqa: SIM115
+        self._file.write(self._header())
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
+        self.length += len(values)
+
+    def __enter__(self) -> NpyWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._file.seek(0)
+            self._file.write(self._header())
+        self._file.close()
+
+    def _header(self) -> bytes:
+        shape = (self.length,) if self.width is None else (self.length, self.width)
+        text = f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
+        padded = text.ljust(_HEADER_BYTES - 11) + "\n"
+        return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode("ascii")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The arrays of a stream folder, memory-mapped."""
+
+    tokens: np.ndarray
+    segment_ends: np.ndarray
+    segment_scores: np.ndarray
+    document_ends: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path | str, task: str) -> Stream:
+        """Map a stream folder, refusing one whose files are missing or do not fit together."""
+        arrays = {}
+        for name in ("tokens", "segment_ends", "segment_scores", "document_ends"):
+            path = Path(folder) / f"{name}.npy"
+            try:
+                arrays[name] = np.load(path, mmap_mode="r")
+            except (OSError, ValueError) as error:
+                raise InputError(f"{path} can not be read ({error}): run `dvc repro -f tokens@{task}`") from None
+        stream = cls(**arrays)
+        last = (stream.segment_ends[-1], stream.document_ends[-1]) if len(stream.tokens) else (0, 0)
+        if last != (len(stream.tokens), len(stream.tokens)):
+            raise InputError(f"{folder}: the spans do not end with the tokens: run `dvc repro -f tokens@{task}`")
+        return stream
+
+    def scores(self, begin: int, end: int) -> np.ndarray:
+        """The score of each token in [begin, end), float32, from the span that holds it. Cost: one search.
+
+        The search key is an int64 scalar: any other type would cast the whole array of ends at each call.
+        """
+        first = np.searchsorted(self.segment_ends, np.int64(begin), side="right")
+        last = np.searchsorted(self.segment_ends, np.int64(end), side="left")
+        ends = np.minimum(self.segment_ends[first : last + 1], end)
+        lengths = np.diff(ends, prepend=begin)
+        return np.repeat(self.segment_scores[first : last + 1], lengths)
+
+
+def token_dtype(vocabulary: int) -> np.dtype:
+    return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    return {path.name: files.sha256(path) for path in sorted(folder.glob("*.npy"))}
+
+
+def read_manifest(folder: Path | str, made_by: str) -> dict:
+    manifest = files.read_json(Path(folder) / MANIFEST, made_by)
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{folder}/{MANIFEST} has format {manifest.get('format')}, this version reads {FORMAT}: "
+            f"run `dvc repro -f {made_by}`"
+        )
+    return manifest

@@ -1,0 +1,98 @@
+"""Checkpoints: what a stopped run needs to go on and end with the same bits.
+
+They live in the state folder under a key that digests everything that shapes the weights: inputs, resolved settings,
+code, threads and versions. A checkpoint is written to a temporary folder, flushed, renamed; ``state.json``, written
+last, is what makes it one. The newest two are kept, so that one whole checkpoint is there at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from freshstart import files
+from freshstart.errors import InputError
+
+STATE = "state.json"
+KEPT = 2
+
+
+@dataclass
+class TrainState:
+    """What changes while a model trains, besides the model and its optimizers."""
+
+    step: int = 0
+    text_tokens: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)  # the curve so far
+    window: dict[str, float] = field(default_factory=dict)  # sums since the last row of the curve
+    window_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run; ``identity`` is all that shapes its weights."""
+
+    folder: Path
+    identity: dict[str, Any]
+
+    @classmethod
+    def of(cls, identity: dict[str, Any]) -> Checkpoints:
+        return cls(files.state_folder("checkpoints", files.digest(identity)[:32]), identity)
+
+    def save(self, state: TrainState, parts: dict[str, Any]) -> None:
+        """Write a checkpoint; ``parts`` are modules and optimizers by name."""
+        target = self.folder / f"step-{state.step:09d}"
+        temporary = self.folder / f".{target.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            for name, part in parts.items():
+                with open(temporary / f"{name}.pt", "wb") as file:
+                    torch.save(part.state_dict(), file)
+                    file.flush()
+                    os.fsync(file.fileno())
+            files.write_json(temporary / STATE, {"identity": self.identity, **vars(state)})
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+        for old in self._found()[:-KEPT]:
+            shutil.rmtree(old)
+
+    def restore(self, parts: dict[str, Any]) -> TrainState:
+        """Load the newest whole checkpoint into ``parts``; a fresh state where there is none.
+
+        Raises InputError where a checkpoint in this folder was written by a run with another identity.
+        """
+        for path in reversed(self._found()):
+            saved = json.loads((path / STATE).read_text(encoding="utf-8"))
+            found = saved.pop("identity")
+            if found != self.identity:
+                keys = sorted(key for key in {*found, *self.identity} if found.get(key) != self.identity.get(key))
+                raise InputError(
+                    f"{path} was written by a run with other parameters or data (they differ in {', '.join(keys)}): "
+                    "delete it to start anew, or restore what it was written with"
+                )
+            for name, part in parts.items():
+                loaded = torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True)
+                if isinstance(part, nn.Module):
+                    part.load_state_dict(loaded, strict=True)
+                else:
+                    part.load_state_dict(loaded)
+            return TrainState(**saved)
+        return TrainState()
+
+    def clear(self) -> None:
+        """Delete the run's checkpoints: its model is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _found(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("step-*") if (path / STATE).is_file())

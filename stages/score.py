@@ -1,0 +1,57 @@
+"""score: give every segment of a corpus its score and reasons, in parallel on Ray, one part in, one part out.
+
+    python -m stages.score --task pep8 --corpus data/corpus/pep8 --scorer data/scorer/pep8 \\
+        --output data/scored/pep8 --report reports/scores/pep8.json --workers 0
+
+Reads score.<task> of the scale file (the share of documents without a score at which the stage stops). Writes
+{train,heldout}/part-*.parquet and a report of what the table holds. Finished parts are kept in .state.
+"""
+
+import shutil
+
+from freshstart import files, params, scorers
+from freshstart.doors import arguments, open_door
+from freshstart.errors import InputError
+from freshstart.scoring.pool import score_parts, worker_count
+from freshstart.scoring.report import report
+
+
+def main() -> None:
+    given = arguments(
+        __doc__,
+        "task",
+        "workers",
+        corpus="folder with the corpus parts",
+        scorer="folder of the scorer",
+        output="folder for the scored parts",
+        report="file for what the table holds",
+    )
+    everything = params.load()
+    task = everything.task(given.task)
+    limit = everything.model(scorers.ScoreSettings, "score", task).max_error_share
+    workers = worker_count() if given.workers is None else given.workers
+    splits = ("train", "heldout")
+    sources = {split: files.parts(given.corpus / split, f"corpus@{task}") for split in splits}
+    kept = iter(score_parts([path for split in splits for path in sources[split]], given.scorer, task, workers))
+    scored = {split: [(path.name, next(kept)) for path in sources[split]] for split in splits}
+    reports = {split: report(path for _, path in scored[split]) for split in splits}
+    for split, found in reports.items():
+        share, reasons = found["without_score"]["share"], found["without_score"]["by_reason"]
+        if share > limit:
+            raise InputError(
+                f"{share:.1%} of the {split} documents have no score ({reasons}; for example "
+                f"{found['without_score_examples']}); score.{task}.max_error_share allows {limit:.1%}. Mend the corpus "
+                "or raise it; what was scored is kept"
+            )
+    output = files.fresh_folder(given.output)
+    for split, parts in scored.items():
+        for name, path in parts:
+            with files.written(output / split / name) as temporary:
+                shutil.copyfile(path, temporary)
+    files.write_json(given.report, reports)
+    bad = reports["train"]["share_segments_above_0"]
+    print(f"train: {reports['train']['segments']:,} segments, {bad:.1%} score above 0")
+
+
+if __name__ == "__main__":
+    open_door(main)

@@ -1,0 +1,39 @@
+"""tokens: tokenise a scored corpus once, for all objectives.
+
+    python -m stages.tokens --task pep8 --scored data/scored/pep8 --tokenizer data/tokenizer/pep8 \\
+        --scorer data/scorer/pep8 --output data/tokens/pep8
+
+Writes {train,heldout}/ with the token stream, its segments with their raw scores, and a manifest.
+"""
+
+from freshstart import files, params
+from freshstart.doors import arguments, open_door
+from freshstart.scorers import RECORD
+from freshstart.tokens.stream import build
+from freshstart.tokens.tokenizer import Tokenizer
+
+
+def main() -> None:
+    given = arguments(
+        __doc__,
+        "task",
+        scored="folder with the scored parts",
+        tokenizer="folder of the tokenizer",
+        scorer="folder of the scorer",
+        output="folder for the token streams",
+    )
+    task = params.load().task(given.task)
+    tokenizer = Tokenizer(given.tokenizer)
+    scorer = files.read_json(given.scorer / RECORD, f"scorer@{task}")
+    output = files.fresh_folder(given.output)
+    for split in ("train", "heldout"):
+        parts = files.parts(given.scored / split, f"score@{task}")
+        manifest = build(parts, tokenizer, output / split, scorer)
+        print(
+            f"{split}: {manifest['tokens']:,} tokens, {manifest['documents']:,} documents, "
+            f"{sum(manifest['documents_left_out'].values())} left out"
+        )
+
+
+if __name__ == "__main__":
+    open_door(main)
