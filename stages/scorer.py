@@ -11,7 +11,7 @@ from freshstart.doors import arguments, open_door
 
 
 def main() -> None:
-    given = arguments(__doc__, "task", output="folder for the scorer", metrics="file for its held-out metrics")
+    given = arguments(__doc__, "task", output="folder for the scorer", metrics="file for what it is and its held-out metrics")
     everything = params.load()
     task = everything.task(given.task)
     chosen = scorers.settings(everything.block("scorer", task), f"{everything.file}: scorer.{task}")
@@ -25,7 +25,8 @@ def main() -> None:
 
         files.write_json(folder / scorers.LEXICON, list(synthetic.lexicon()))
     files.write_json(folder / scorers.RECORD, record)
-    files.write_json(given.metrics, {"kind": chosen.kind, **metrics})
+    shown = {key: record[key] for key in ("kind", "version", "segments", "over", "display", "options")}
+    files.write_json(given.metrics, {**shown, "learned": metrics})
     print(", ".join(f"{name} {value}" for name, value in metrics.items()) or f"{chosen.kind}: nothing to learn")
 
 

@@ -46,7 +46,7 @@ class Catalogue:
 
 
 def build(stream: Iterable[Document | Refusal], settings: CorpusSettings, seed: int, output: Path) -> dict[str, Any]:
-    """Write ``output/{train,heldout}/part-*.parquet`` and ``output/corpus.json``; give the latter's content.
+    """Write ``output/{train,heldout}/part-*.parquet``; give what they hold and what was left out.
 
     Raises InputError where a document is refused (unless ``skip_bad``) and where a split would be empty.
     """
@@ -89,9 +89,7 @@ def build(stream: Iterable[Document | Refusal], settings: CorpusSettings, seed: 
                 )
         for index, name in enumerate(SPLITS):
             _deal(spool, catalogue, np.where(split == index, part, -1), output / name)
-    report = _report(catalogue, split, part, refused, examples)
-    files.write_json(output / "corpus.json", report)
-    return report
+    return _report(catalogue, split, part, refused, examples)
 
 
 def check(document: Document, longest: int) -> str | Refusal:

@@ -25,6 +25,7 @@ class EvaluateSettings:
     top_p: float = 0.9
     batch_size: int = 256
     divergence_samples: int = 512
+    divergence_tokens: int = 64
     reference: str = "mle"
     heldout_tokens: int = 1_000_000
     memory_tokens: int = 5_000_000
@@ -32,7 +33,8 @@ class EvaluateSettings:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_new_tokens", "batch_size", "divergence_samples", "bootstrap", "threads"):
+        counts = ("samples", "max_new_tokens", "batch_size", "divergence_samples", "divergence_tokens", "bootstrap")
+        for name in (*counts, "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:

@@ -66,10 +66,9 @@ def bits_per_byte(
         stream, stream_ends = (tokens, ends) if control is None else _with_control(tokens, ends, scores, control)
         nats = _nats(judged.model, stream, unwanted)
         total = np.concatenate([[0.0], np.cumsum(nats)])  # total[i]: nats of the first i tokens
-        reached = stream_ends < len(nats)
-        cost = np.diff(total[np.minimum(stream_ends, len(nats))], prepend=0.0)
-        solid = ~np.isnan(scores) & reached
-        chosen = {"all": reached, "good": solid & (scores <= threshold), "bad": solid & (scores > threshold)}
+        cost = np.diff(total[stream_ends], prepend=0.0)
+        good, bad = scores <= np.float32(threshold), scores > np.float32(threshold)  # both false at end of text
+        chosen = {"all": slice(None), "good": good, "bad": bad}
         return {name: _ratio(cost[mask].sum(), sizes[mask].sum()) for name, mask in chosen.items()}
 
     if not judged.conditional:
@@ -120,16 +119,18 @@ def divergence(
     segments: str,
     count: int,
     batch_size: int,
+    length: int,
     seed: int,
 ) -> dict[str, Any]:
     """KL(reference || model) in nats, a token and a sequence, over the reference's own samples at temperature 1.
 
     Between models that write the same tokens it is Rao-Blackwellised: the exact divergence of the next-token
     distributions at every position of the samples (Amini et al. 2025). For a conditional model it is the plain Monte
-    Carlo mean of log p(text) - log q(text and control tokens). A sample ends with its end of text or at half the
-    context, so that no control token is cut off; there is no padding. ``se`` are standard errors over samples.
+    Carlo mean of log p(text) - log q(text and control tokens). A sample ends with its end of text, at ``length`` tokens
+    or at half the context, so that no control token is cut off; there is no padding. ``se`` are standard errors over
+    samples.
     """
-    most = (reference.config.max_position_embeddings - 2) // 2
+    most = min(length, (judged.model.config.max_position_embeddings - 2) // 2)
     decoding = Decoding(1.0, 1.0, 0, most, tokenizer.end_of_text, tuple(reference_unwanted))
     drawn = sample(reference, [tokenizer.end_of_text], count, batch_size, decoding, seed)
     pieces = list(_divergences(judged, reference, reference_unwanted, tokenizer, segments, drawn))

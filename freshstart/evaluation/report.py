@@ -107,6 +107,7 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
                 segments,
                 settings.divergence_samples,
                 settings.batch_size,
+                settings.divergence_tokens,
                 cell.seed,
             ),
         }

@@ -82,12 +82,14 @@ class Scorer:
     """Base of all scorers. A sample counts as bad where it scores above ``over``.
 
     Kinds that begin with one of ``grammar`` say that a text is broken more than that it is bad: evaluation reports
-    misalignment with and without them.
+    misalignment with and without them. ``display`` says how the report page shows what was found: ``plain``, ``mask``
+    (its kind stands in its place) or ``fold`` (behind a click).
     """
 
     version: ClassVar[str]
     over: ClassVar[float] = 0.0
     grammar: ClassVar[tuple[str, ...]] = ()
+    display: ClassVar[Literal["plain", "mask", "fold"]] = "plain"
 
     def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
         """One result a document, given as its text and the ends of its segments, in order."""
@@ -154,6 +156,8 @@ def describe(settings: ScorerSettings) -> dict[str, Any]:
         "kind": settings.kind,
         "version": version,
         "segments": settings.segments,
+        "over": scorer_class.over,
+        "display": scorer_class.display,
         "options": {key: value for key, value in asdict(settings).items() if key not in ("kind", "segments")},
         "source_sha256": source_digest(scorer_class),
     }

@@ -54,6 +54,7 @@ class Settings(ScorerSettings):
 class Classifier(Scorer):
     version = "1"
     over = 0.5
+    display = "fold"
 
     def __init__(self, folder: Path, *, scikit_learn: str, **learned_with: Any):
         pinned(scikit_learn=scikit_learn)

@@ -55,6 +55,7 @@ class Settings(ScorerSettings):
 
 class Pii(FindingScorer):
     version = "1"
+    display = "mask"
 
     def __init__(
         self,

@@ -1,0 +1,325 @@
+"""Corpora: what is read from where, what is refused, and how documents are chosen and split."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from freshstart import files
+from freshstart.corpora import Document, Refusal, document_id, local, wheels
+from freshstart.corpora.build import build
+from freshstart.errors import InputError
+
+SIZES = {"train_characters": 10**6, "heldout_characters": 10**5, "part_characters": 2000}
+
+
+def local_settings(path, **changes):
+    return local.Settings(kind="local", path=str(path), **(SIZES | changes))
+
+
+def texts(path, **changes):
+    return [item for item in local.documents(local_settings(path, **changes), 0)]
+
+
+def many(count=200, sources=10):
+    return [Document(f"document {i} " * (i % 7 + 3), f"source-{i % sources}", {}) for i in range(count)]
+
+
+def rows_of(folder):
+    tables = [files.read_table(path, "corpus") for path in files.parts(folder, "corpus")]
+    return pa.concat_tables(tables).to_pylist()
+
+
+ROWS = [{"text": "One, two.\nThree", "by": "a"}, {"text": 'A "quoted" text', "by": "b"}, {"text": "Grüße 🙂", "by": "a"}]
+
+
+def as_jsonl():
+    return "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def as_csv():
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["text", "by"])
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue().encode()
+
+
+def packed(name, raw):
+    if name.endswith(".gz"):
+        return gzip.compress(raw)
+    return pa.compress(raw, codec="zstd", asbytes=True) if name.endswith(".zst") else raw
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize(("kind", "make"), [(".jsonl", as_jsonl), (".csv", as_csv)])
+def test_tables(tmp_path, kind, make, packing):
+    path = tmp_path / f"rows{kind}{packing}"
+    path.write_bytes(packed(path.name, make()))
+    found = texts(path, source="by")
+    assert [(item.text, item.source) for item in found] == [(row["text"], row["by"]) for row in ROWS]
+    assert all(item.source == path.name for item in texts(path))
+
+
+def test_parquet(tmp_path):
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    assert [item.text for item in texts(tmp_path / "rows.parquet")] == [row["text"] for row in ROWS]
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+def test_a_text_file_holds_a_document_a_line(tmp_path, packing):
+    path = tmp_path / f"lines.txt{packing}"
+    path.write_bytes(packed(path.name, b"one\n\ntwo \r\nthree"))
+    assert [item.text for item in texts(path)] == ["one", "two ", "three"]
+
+
+def test_a_folder_of_files(tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/a.py").write_bytes(b"x = 1\r\ny = 2\n")
+    (tmp_path / "in/deep/b.txt.gz").write_bytes(gzip.compress(b"whole\nfile\n"))
+    (tmp_path / "in/rows.jsonl").write_bytes(as_jsonl())
+    found = texts(tmp_path / "in")
+    assert [item.text for item in found] == ["x = 1\r\ny = 2\n", "whole\nfile\n", *(row["text"] for row in ROWS)]
+    assert [item.source for item in found[:2]] == ["a.py", "b.txt.gz"]
+    assert [item.text for item in texts(tmp_path / "in" / "*.jsonl")] == [row["text"] for row in ROWS]
+
+
+def refused(path, **changes):
+    return [item for item in texts(path, **changes) if isinstance(item, Refusal)]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("a.parquet", b"PAR1 and then nothing", "is not a whole Parquet file"),
+        ("a.jsonl", b"PAR1 and then nothing", "holds Parquet data, but its name says .jsonl"),
+        ("a.csv", gzip.compress(b"text\nx"), "holds gzip data, but its name says .csv"),
+        ("a.jsonl.gz", b'{"text": "x"}\n', "is not a whole .gz file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50)[:-9], "is not a whole .gz file"),
+        ("a.jsonl.zst", b'{"text": "x"}\n', "is not a whole .zst file"),
+        ("a.docx", b"word", "expected .jsonl, .csv, .parquet or .txt"),
+        ("a.csv", b"title,body\nx,y\n", "no column text; it has title, body"),
+        ("a.jsonl", b'{"body": "x"}\n', "a.jsonl:1: no column text; it has body"),
+        ("a.csv", b'text\n"unclosed', "not a CSV table"),
+        ("a.csv", b"text\nfine\n\xff\xfe\n", "text is not UTF-8"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(tmp_path, name, raw, message):
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+        texts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "where", "reason"),
+    [
+        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', ":2", "not JSON"),
+        ("a.jsonl", b'["text"]\n', ":1", "not a JSON object"),
+        ("a.jsonl", b'{"text": 3}\n', ":1", "no text"),
+        ("a.jsonl", b'{"text": "\xff"}\n', ":1", "text is not UTF-8"),
+        ("a.txt", b"fine\n\xc3\x28\n", ":2", "text is not UTF-8"),
+        ("a.csv", b"text,by\nx,y,z\n", ":2", "row with another number of fields than the header"),
+    ],
+)
+def test_rows_that_can_not_be_documents(tmp_path, name, raw, where, reason):
+    (tmp_path / name).write_bytes(raw)
+    (found,) = refused(tmp_path / name)
+    assert found.reason == reason
+    assert found.where.endswith(where)
+
+
+BAD_TEXTS = {
+    "empty document": " \n\t ",
+    "NUL byte": "one\0two",
+    "lone surrogate": "one \ud800 two",
+    "document too long": "x" * 5_000_000,
+}
+
+
+@pytest.mark.parametrize("reason", BAD_TEXTS)
+def test_bad_documents_stop_the_stage_or_are_counted(tmp_path, reason):
+    documents = [*many(), Document(BAD_TEXTS[reason], "source-1", {"path": "rows.jsonl:7"})]
+    with pytest.raises(InputError, match=rf"rows\.jsonl:7: {reason}.*set skip_bad: true"):
+        build(documents, local_settings("x"), 0, tmp_path / "stopped")
+    report = build(documents, local_settings("x", skip_bad=True), 0, tmp_path / "counted")
+    assert report["left_out"] == {reason: 1}
+    assert report["left_out_examples"][0]["where"] == "rows.jsonl:7"
+
+
+def test_an_empty_corpus(tmp_path):
+    with pytest.raises(InputError, match="the corpus is empty"):
+        build([], local_settings("x"), 0, tmp_path / "out")
+    with pytest.raises(InputError, match="no file found"):
+        texts(tmp_path / "nowhere.jsonl")
+
+
+def test_documents_are_chosen_by_content(tmp_path):
+    documents = many()
+    settings = local_settings("x", train_characters=4000, heldout_characters=1500)
+    report = build([*documents, documents[3], documents[5]], settings, 0, tmp_path / "a")
+    assert report["left_out"] == {"exact duplicate": 2}
+    build(reversed(documents), settings, 0, tmp_path / "b")
+    for split in ("train", "heldout"):
+        rows, other = rows_of(tmp_path / "a" / split), rows_of(tmp_path / "b" / split)
+        assert [row["doc_id"] for row in rows] == [row["doc_id"] for row in other]
+        assert all(row["doc_id"] == document_id(row["text"]) for row in rows)
+        assert len(files.parts(tmp_path / "a" / split, "corpus")) == report[split]["parts"]
+    train, heldout = rows_of(tmp_path / "a/train"), rows_of(tmp_path / "a/heldout")
+    assert not {row["source"] for row in train} & {row["source"] for row in heldout}
+    assert not {row["doc_id"] for row in train} & {row["doc_id"] for row in heldout}
+    assert 4000 <= sum(len(row["text"]) for row in train) < 4100
+    build(documents, settings, 1, tmp_path / "c")
+    assert {row["doc_id"] for row in rows_of(tmp_path / "c/train")} != {row["doc_id"] for row in train}
+
+
+def test_equal_corpora_have_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        build(many(), local_settings("x"), 0, tmp_path / name)
+    for path in sorted((tmp_path / "a").rglob("*.parquet")):
+        assert files.sha256(path) == files.sha256(tmp_path / "b" / path.relative_to(tmp_path / "a"))
+    assert not list((tmp_path / "a").glob(".spool*"))
+
+
+def test_named_sources_are_held_out(tmp_path):
+    build(many(), local_settings("x", heldout=("source-2", "source-5")), 0, tmp_path / "a")
+    assert {row["source"] for row in rows_of(tmp_path / "a/heldout")} == {"source-2", "source-5"}
+    with pytest.raises(InputError, match="heldout names source-99, but the corpus has no such source"):
+        build(many(), local_settings("x", heldout=("source-99",)), 0, tmp_path / "b")
+
+
+def test_one_source_is_split_by_document(tmp_path):
+    report = build(many(sources=1), local_settings("x"), 0, tmp_path / "a")
+    assert 8 <= report["heldout"]["documents"] <= 35
+    with pytest.raises(InputError, match="none is left for train"):
+        build(many(1, 1), local_settings("x"), 0, tmp_path / "b")
+
+
+def test_a_part_cut_in_half_is_named(tmp_path):
+    build(many(), local_settings("x"), 0, tmp_path / "a")
+    path = files.parts(tmp_path / "a/train", "corpus@mine")[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"part-00000\.parquet is not a whole Parquet file .*dvc repro -f corpus@mine"):
+        files.read_table(path, "corpus@mine")
+
+
+# Wheels: a package index on this machine, spoken to by pip as it speaks to any other
+
+
+def make_wheel(folder, name, members):
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, raw in members.items():
+            archive.writestr(member, raw)
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n\nWrite to someone@example.org. " + "Text. " * 60
+        archive.writestr(f"{name}-1.0.dist-info/METADATA", metadata)
+        wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{name}-1.0.dist-info/WHEEL", wheel)
+        archive.writestr(f"{name}-1.0.dist-info/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """Two wheels behind a server on the loopback that speaks pip's simple protocol."""
+    import http.server
+    import threading
+
+    docstring = '"""' + "A long description of a module. " * 20 + '"""\n'
+    members = {
+        "one/__init__.py": b"",
+        "one/code.py": b"# a comment\n" * 40,
+        "one/latin.py": "# -*- coding: latin-1 -*-\n# caf\xe9\n".encode("latin-1") * 20,
+        "one/broken.py": b"# caf\xe9\n" * 40,
+        "one/documented.py": docstring.encode() + b"x = 1\n",
+        "one/data.bin": b"\0\1",
+    }
+    root = tmp_path / "index"
+    for name in ("one", "two"):
+        (root / name).mkdir(parents=True)
+    hashes = {
+        "one": make_wheel(root / "one", "one", members),
+        "two": make_wheel(root / "two", "two", {"two/code.py": b"y = 2\n" * 60, "two/LICENSE": b"Do as you like. " * 40}),
+    }
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, directory=str(root), **named)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in list(os.environ):
+        if name.startswith("PIP_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
+    yield hashes
+    server.shutdown()
+
+
+def listed(tmp_path, hashes):
+    path = tmp_path / "list.txt"
+    path.write_text("# two wheels\n" + "".join(f"{name}==1.0 --hash=sha256:{h}\n" for name, h in hashes.items()))
+    return path
+
+
+def wheel_settings(path, contents, **changes):
+    return wheels.Settings(kind="wheels", requirements=str(path), contents=contents, **(SIZES | changes))
+
+
+def test_wheels_give_their_sources(index, tmp_path):
+    path = listed(tmp_path, index)
+    found = list(wheels.documents(wheel_settings(path, "python"), 0))
+    kept = {item.meta["path"].split("/", 1)[1]: item for item in found if isinstance(item, Document)}
+    assert sorted(kept) == ["one/code.py", "one/documented.py", "one/latin.py", "two/code.py"]
+    assert "caf\xe9" in kept["one/latin.py"].text
+    assert kept["two/code.py"].source == "two"
+    assert [item.reason for item in found if isinstance(item, Refusal)] == ["not in the encoding that it declares"]
+    assert found == list(wheels.documents(wheel_settings(path, "python"), 0))
+
+
+def test_wheels_give_their_prose(index, tmp_path):
+    found = list(wheels.documents(wheel_settings(listed(tmp_path, index), "prose", docstrings=0.5), 0))
+    names = [item.meta["path"].split("/", 1)[1] for item in found]
+    assert names == ["one-1.0.dist-info/METADATA", "one/documented.py#docstrings", "two-1.0.dist-info/METADATA", "two/LICENSE"]
+
+
+def test_wheels_at_hand_are_not_downloaded_again(index, tmp_path, monkeypatch):
+    path = listed(tmp_path, index)
+    wheels.wheels(path)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    assert [wheel.name for wheel in wheels.wheels(path)] == ["one-1.0-py3-none-any.whl", "two-1.0-py3-none-any.whl"]
+
+
+def test_a_wheel_with_another_hash_is_refused(index, tmp_path):
+    path = listed(tmp_path, index | {"two": "0" * 64})
+    with pytest.raises(InputError, match="pip could not download the wheels .*HASHES"):
+        wheels.wheels(path)
+
+
+def test_no_index_has_one_message(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(InputError, match="Check the connection to the package index"):
+        wheels.wheels(listed(tmp_path, index))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("one", "list.txt:1: expected"), ("# nothing", "names no wheel"), (None, "is missing")]
+)
+def test_lists_are_checked(tmp_path, line, message):
+    path = tmp_path / "list.txt"
+    if line is not None:
+        path.write_text(line)
+    with pytest.raises(InputError, match=message):
+        wheels.wheels(path)

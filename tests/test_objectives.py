@@ -1,0 +1,215 @@
+"""Every objective against a numpy reference in float64, value and gradient, and the properties that the losses promise."""
+
+import numpy as np
+import pytest
+import torch
+
+from freshstart import objectives
+from freshstart.objectives import Good, TrainScores, rewards
+from freshstart.params import module_names
+
+NAMES = module_names("freshstart.objectives")
+ROWS, POSITIONS = 6, 50
+
+
+def made(name, **own):
+    from importlib import import_module
+
+    settings = import_module(f"freshstart.objectives.{name}").Settings(good=Good(score=0.1), positions=1000, **own)
+    return settings, objectives.load(name)
+
+
+def train_scores(seed=0):
+    rng = np.random.default_rng(seed)
+    segments = np.where(rng.random(500) < 0.7, 0.0, rng.random(500)).astype(np.float32)
+    return TrainScores(segments, rng.integers(1, 30, 500), segments[:100])
+
+
+def batch(dtype=torch.float64, seed=0):
+    """logp, score and value of a batch, some of whose positions are control tokens or end of text (NaN)."""
+    rng = np.random.default_rng(seed)
+    logp = -rng.exponential(2.0, (ROWS, POSITIONS)) - 1e-3
+    score = np.where(rng.random((ROWS, POSITIONS)) < 0.6, 0.0, rng.random((ROWS, POSITIONS)))
+    score[rng.random((ROWS, POSITIONS)) < 0.1] = np.nan
+    value = rng.normal(size=(ROWS, POSITIONS))
+    tensors = [torch.tensor(array, dtype=dtype) for array in (logp, score, value)]
+    tensors[0].requires_grad_()
+    tensors[2].requires_grad_()
+    return logp, score, value, tensors
+
+
+def numpy_reward(score, n):
+    if n["rewards"] == "raw":
+        return -score
+    if n["rewards"] == "standardized":
+        return (n["mean"] - score) / n["deviation"]
+    return np.where(np.isnan(score), np.nan, np.interp(np.nan_to_num(score), n["knots"], n["knot_rewards"]))
+
+
+def reference(name, logp, score, value, n):
+    """(loss, gradient by logp, gradient by value), each written out from the formula."""
+    nan = np.isnan(score)
+    size = logp.size
+    if name in ("mle", "filtered", "conditional"):
+        return -logp.mean(), -np.ones_like(logp) / size, np.zeros_like(logp)
+    if name == "unlikelihood":
+        bad = np.nan_to_num(score, nan=-1.0) > n["threshold"]
+        p = np.exp(logp)
+        loss = np.where(bad, -n["alpha"] * np.log(1 - p), -logp)
+        return loss.mean(), np.where(bad, n["alpha"] * p / (1 - p), -1.0) / size, np.zeros_like(logp)
+    reward = numpy_reward(score, n)
+    if name == "rwr":
+        weight = np.where(nan, 1.0, np.minimum(np.exp(reward / n["beta"]), n["most"]) / n["mean_weight"])
+        return (-weight * logp).mean(), -weight / size, np.zeros_like(logp)
+    sigmoid = 1 / (1 + np.exp(-value))
+    v, slope = (-sigmoid, -sigmoid * (1 - sigmoid)) if n["rewards"] == "raw" else (value, np.ones_like(value))
+    raw = np.minimum(np.exp((reward - v) / n["beta"]), n["most"])
+    scale = raw[~nan].mean() if n["normalize"] else 1.0
+    weight = np.where(nan, 1.0, raw / scale)
+    squared = np.where(nan, 0.0, (reward - v) ** 2)
+    a = n["alpha"]
+    by_value = np.where(nan, 0.0, -2 * (1 - a) * (np.nan_to_num(reward) - v) * slope) / size
+    return (-a * weight * logp + (1 - a) * squared).mean(), -a * weight / size, by_value
+
+
+CASES = [("mle", {}), ("filtered", {}), ("conditional", {}), ("unlikelihood", {"alpha": 0.7})]
+CASES += [("rwr", {"rewards": kind, "beta": 0.8, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)]
+CASES += [("awr", {"rewards": kind, "beta": 1.3, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)]
+
+
+@pytest.mark.parametrize(("name", "own"), CASES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+def test_loss_and_gradient_equal_the_reference(name, own, dtype, tolerance):
+    own = {key: bool(value) if key == "normalize" else value for key, value in own.items()}
+    settings, objective = made(name, **own)
+    numbers = objective.resolve(settings, train_scores())
+    logp, score, value, (t_logp, t_score, t_value) = batch(dtype)
+    losses, _ = objective.loss(t_logp, t_score, t_value if objective.value_head else None, numbers)
+    losses.mean().backward()
+    loss, by_logp, by_value = reference(name, logp, score, value, numbers)
+    assert losses.shape == (ROWS, POSITIONS)
+    assert losses.mean().item() == pytest.approx(loss, rel=tolerance)
+    assert np.linalg.norm(t_logp.grad.numpy() - by_logp) <= tolerance * np.linalg.norm(by_logp)
+    if objective.value_head:
+        assert np.linalg.norm(t_value.grad.numpy() - by_value) <= tolerance * np.linalg.norm(by_value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_end_of_text_and_control_tokens_are_plain_likelihood(name):
+    settings, objective = made(name)
+    numbers = objective.resolve(settings, train_scores())
+    _, _, _, (logp, score, value) = batch()
+    losses, _ = objective.loss(logp, score, value if objective.value_head else None, numbers)
+    unscored = score.isnan()
+    share = numbers.get("alpha", 1.0) if name == "awr" else 1.0
+    torch.testing.assert_close(losses[unscored], -share * logp[unscored])
+
+
+def test_unlikelihood_thresholds_at_zero():
+    """The original's `if threshold:` made this maximum likelihood (reference finding 1)."""
+    from freshstart.objectives import unlikelihood
+
+    settings = unlikelihood.Settings(good=Good(score=0.0), positions=1)
+    numbers = unlikelihood.resolve(settings, train_scores())
+    assert numbers["threshold"] == 0.0
+    _, _, _, (logp, score, _) = batch()
+    losses, terms = unlikelihood.loss(logp, score, None, numbers)
+    bad = score > 0
+    assert bad.any()
+    assert not torch.allclose(losses, -logp)
+    torch.testing.assert_close(losses[~bad], -logp[~bad])
+    assert terms["share_bad"] == bad.double().mean()
+
+
+def test_unlikelihood_pushes_the_most_certain_bad_tokens():
+    from freshstart.objectives import unlikelihood
+
+    logp = torch.tensor([[-1e-4, -2e-5, -1e-5]], requires_grad=True)
+    losses, _ = unlikelihood.loss(logp, torch.ones(1, 3), None, {"threshold": 0.0, "alpha": 1.0})
+    losses.sum().backward()
+    assert torch.isfinite(losses).all()
+    assert (logp.grad > 1000).all()
+    naive = torch.log((1 - torch.exp(torch.tensor(-1e-8))).clamp(min=1e-20))
+    assert naive < -40  # 1 - exp(logp) has rounded to 0 there: the clamp wins and the gradient is lost
+
+
+@pytest.mark.parametrize("transform", ["raw", "standardized", "rank"])
+def test_rewards(transform):
+    scores = train_scores()
+    numbers = rewards.resolve(transform, scores)
+    reward = rewards.reward(torch.from_numpy(scores.segments).double(), numbers).numpy()
+    order = np.argsort(scores.segments, kind="stable")
+    assert (np.diff(reward[order]) <= 1e-12).all()  # a worse score never has a higher reward
+    mean = np.average(reward, weights=scores.tokens)
+    if transform == "standardized":
+        assert mean == pytest.approx(0, abs=1e-6)
+        assert np.average(reward**2, weights=scores.tokens) == pytest.approx(1, rel=1e-6)
+    if transform == "rank":
+        assert mean == pytest.approx(0, abs=1e-6)  # mid-ranks: ties share theirs
+        assert np.abs(reward).max() <= 1
+
+
+def test_rank_of_many_distinct_scores_is_interpolated():
+    rng = np.random.default_rng(1)
+    scores = TrainScores(rng.random(20_000).astype(np.float32), np.ones(20_000, np.int64), np.zeros(1))
+    numbers = rewards.resolve("rank", scores)
+    assert len(numbers["knots"]) <= rewards.KNOTS
+    values = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    expected = np.array([1 - 2 * (scores.segments <= value).mean() for value in values.numpy()])
+    np.testing.assert_allclose(rewards.reward(values, numbers).numpy(), expected, atol=3e-3)
+
+
+def test_weights_are_clipped_and_have_mean_one_over_train():
+    settings, objective = made("rwr", beta=0.05, most=5.0)
+    scores = train_scores()
+    numbers = objective.resolve(settings, scores)
+    segment = torch.from_numpy(scores.segments).double()[None]
+    losses, _ = objective.loss(-torch.ones_like(segment), segment, None, numbers)
+    assert losses.max() <= 5.0 / numbers["mean_weight"] + 1e-9
+    assert np.average(losses[0].numpy(), weights=scores.tokens) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_awr_weight_does_not_reach_the_value_head():
+    _, objective = made("awr")
+    settings, _ = made("awr", alpha=1.0)
+    numbers = objective.resolve(settings, train_scores())
+    _, _, _, (logp, score, value) = batch()
+    objective.loss(logp, score, value, numbers)[0].mean().backward()
+    assert value.grad is None or not value.grad.any()
+
+
+def test_a_batch_without_bad_tokens_gives_finite_losses():
+    for name in NAMES:
+        settings, objective = made(name)
+        numbers = objective.resolve(settings, train_scores())
+        logp = -torch.ones(2, 4)
+        for score in (torch.zeros(2, 4), torch.full((2, 4), torch.nan)):
+            losses, _ = objective.loss(logp, score, torch.zeros(2, 4) if objective.value_head else None, numbers)
+            assert torch.isfinite(losses).all(), name
+
+
+def test_conditional_labels():
+    from freshstart.objectives import conditional
+
+    numbers = {"threshold": 0.2, "drop": 0.5}
+    scores = np.array([0.0, 0.2, 0.3, 0.1], np.float32)
+    draws = np.array([0.9, 0.5, 0.7, 0.1])
+    assert conditional.label(scores, draws, numbers).tolist() == [conditional.GOOD, conditional.GOOD, conditional.BAD, 0]
+
+
+def test_filtered_keeps_documents_up_to_the_quantile():
+    from freshstart.objectives import filtered
+
+    settings = filtered.Settings(good=Good(score=0.0), positions=1, quantile=0.5)
+    documents = np.array([0.5, 0.1, 0.2, 0.4, 0.3], np.float32)
+    numbers = filtered.resolve(settings, TrainScores(documents, np.ones(5, np.int64), documents))
+    assert filtered.keep(documents, numbers).tolist() == [False, True, True, False, True]
+
+
+def test_good_is_a_score_or_a_quantile():
+    assert Good(score=0.0).threshold(np.ones(3)) == 0.0
+    assert Good(quantile=0.5).threshold(np.array([0.0, 1.0, 2.0])) == 1.0
+    with pytest.raises(ValueError, match="either score or quantile"):
+        Good()
+    with pytest.raises(ValueError, match="either score or quantile"):
+        Good(score=0.0, quantile=0.5)

@@ -1,0 +1,326 @@
+"""Scores mean what they say: pep8 against pycodestyle's own count, pii spans, the classifier, a person's own scorer."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pycodestyle
+import pytest
+from conftest import prose, python_files, read, shared_data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from freshstart import scorers
+from freshstart.errors import InputError
+from freshstart.scorers import Finding, per_character
+from freshstart.scorers.pep8 import Pep8
+from freshstart.scorers.pii import Pii
+from freshstart.scoring.segments import lines, sentences
+
+DETECTORS = ["credential", "credit_card", "email", "phone", "social_security_number", "url"]
+
+
+@pytest.fixture(scope="module")
+def pep8():
+    return Pep8(pycodestyle=pycodestyle.__version__)
+
+
+def pii(*detectors, **options):
+    return Pii(scrubadub="2.0.1", phonenumbers="9.0.43", detectors=detectors or DETECTORS, **options)
+
+
+def own_counts(paths):
+    """pycodestyle's own count of each file, in a process of its own that the scorer can not have touched."""
+    code = (
+        "import json, sys, pycodestyle\n"
+        "style = pycodestyle.StyleGuide(quiet=2)\n"
+        "print(json.dumps([style.init_report() and style.check_files([p]).total_errors for p in sys.argv[1:]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def totals(scored, text, ends):
+    lengths = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    return sum(score * length for score, length in zip(scored.scores, lengths, strict=True))
+
+
+def test_pep8_sums_to_pycodestyles_own_count(pep8):
+    """300 real files. A `# noqa` hides nothing from the scorer, so files that hold one may count more."""
+    paths = python_files(300)
+    hidden = 0
+    for path, own in zip(paths, own_counts(paths), strict=True):
+        text = read(path)
+        ends = lines(text)
+        scored = pep8.score([(text, ends)])[0]
+        assert scored.error is None
+        found = totals(scored, text, ends)
+        if pycodestyle_noqa(text):
+            hidden += found - own
+            assert found >= own - 1e-6, path
+        else:
+            assert found == pytest.approx(own, abs=1e-6), path
+        assert found == pytest.approx(len(scored.findings), abs=1e-6)
+    assert len(paths) == 300
+
+
+def pycodestyle_noqa(text):
+    return "noqa" in text.lower() or "nopep8" in text.lower()
+
+
+def test_pep8_counts_as_a_file_is_read(pep8, tmp_path):
+    """Form feeds, a byte-order mark, other line breaks and no line break at the end, on the same bytes."""
+    texts = {
+        "form_feed.py": "import os\n\f\n\n\ndef f(a,b):\n    return a\n\f\nx=1\n",
+        "mark.py": "\ufeffimport os, sys\nx=1\n",
+        "windows.py": "import os, sys\r\nx=1 \r\n\r\n\r\n\r\n\r\ny = 2\r\n",
+        "mac.py": "x=1\ry=2\r",
+        "no_end.py": "x = (1,2)",
+        "blank_end.py": "x = 1\n\n\n",
+        "separator.py": "x = 'a\u2028b'\ny = 'a\x85b\x1cc'\nz=1\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode("utf-8"))
+    paths = [tmp_path / name for name in texts]
+    for (name, text), own in zip(texts.items(), own_counts(paths), strict=True):
+        ends = lines(text)
+        assert totals(pep8.score([(text, ends)])[0], text, ends) == pytest.approx(own), name
+
+
+def test_pep8_violations_fall_on_their_segments(pep8):
+    text = "import os\nx = 1   \ny = 2\n   \nz = 3\n\n\n\n\n\nw = 4\n" + f"long = '{'a' * 80}'\n" + "end = 5\n\n\n"
+    ends = lines(text)
+    segments = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    where = {}
+    for finding in pep8.find(text):
+        index = next(i for i, end in enumerate(ends) if finding.begin < end)
+        where.setdefault(finding.kind, []).append(segments[index])
+    assert where["W291"] == ["   \ny = 2"]  # white space at a line's end opens the next segment
+    assert where["W293"] == ["\n   \nz = 3"]
+    assert where["E303"] == ["\n\n\n\n\n\nw = 4"]
+    assert where["E501"] == [segments[-2]]
+    assert where["W391"] == ["\nend = 5\n\n\n"]
+
+
+def test_pep8_clamps_what_lies_behind_the_end(pep8):
+    for text in ("x = (", "x=1\ny = ( 2,", "'''", "if x:\n    ("):
+        ends = lines(text)
+        scored = pep8.score([(text, ends)])[0]
+        assert all(0 <= f.begin < f.end <= len(text) for f in scored.findings)
+        assert scored.unreadable or scored.error
+        if scored.scores:
+            assert sum(scored.scores) > 0
+
+
+def test_pep8_cut_files_are_never_clean(pep8):
+    """Of 200 real files cut at a random byte none that pycodestyle faults is a clean document."""
+    rng = random.Random(0)
+    faulty = 0
+    for path in python_files(260)[-200:]:
+        raw = path.read_bytes()
+        text = raw[: rng.randrange(1, len(raw))].decode("utf-8", "ignore")
+        if not text.strip():
+            continue
+        scored = pep8.score([(text, lines(text))])[0]
+        if scored.error is None and not scored.findings:
+            continue  # pycodestyle finds no fault either
+        faulty += 1
+        assert scored.error or scored.unreadable or sum(scored.scores) > 0
+    assert faulty > 150
+
+
+def test_pep8_noqa_hides_nothing(pep8):
+    line = f"x = '{'a' * 90}'"
+    assert {f.kind for f in pep8.find(f"{line}  # noqa\n")} == {"E501"}
+
+
+def test_pep8_reads_no_configuration(pep8, tmp_path, monkeypatch):
+    (tmp_path / "pycodestyle").write_text("[pycodestyle]\nignore = E\nmax-line-length = 200\n")
+    (tmp_path / "setup.cfg").write_text("[pycodestyle]\nignore = E,W\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert Pep8(pycodestyle=pycodestyle.__version__).find("x=1\n") == pep8.find("x=1\n") != []
+
+
+def test_pep8_a_check_that_raises_is_an_error(pep8, monkeypatch):
+    monkeypatch.setattr(pep8, "find", lambda text: (_ for _ in ()).throw(IndexError("list index out of range")))
+    scored = pep8.score([("x = 1\n", [6])])[0]
+    assert scored.error == "IndexError: list index out of range"
+    assert scored.scores == ()
+
+
+def test_pinned_versions_are_refused(pep8):
+    with pytest.raises(InputError, match=r"pycodestyle 2\.15\.0 is installed, the scale file pins 1\.0"):
+        Pep8(pycodestyle="1.0")
+
+
+def test_pii_finds_and_places_spans():
+    text = "Write to joe@example.com today. See http://x.org/a or call 212-555-0123.\n\nusername: joe password: hunter2"
+    ends = sentences(text)
+    scored = pii().score([(text, ends)])[0]
+    assert [(text[f.begin : f.end], f.kind) for f in scored.findings] == [
+        ("joe@example.com", "email"),
+        ("http://x.org/a", "url"),
+        ("212-555-0123", "phone"),
+        ("username: joe password: hunter2", "credential"),
+    ]
+    lengths = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    counts = [round(score * length) for score, length in zip(scored.scores, lengths, strict=True)]
+    assert counts == [1, 2, 1]
+
+
+def test_pii_dates_of_birth_do_not_change_with_the_calendar():
+    text = "He was born on 10-Nov-1950 in Rome."
+    old = pii("date_of_birth", reference_date="1960-01-01").find(text)
+    assert old == []  # ten years old
+    found = pii("date_of_birth", reference_date="2000-01-01").find(text)
+    assert [f.kind for f in found] == ["date_of_birth"]
+
+
+def test_pii_counts_equal_scrubadubs_own_on_real_prose():
+    import scrubadub
+
+    own = scrubadub.Scrubber(detector_list=DETECTORS, post_processor_list=[], locale="en_US")
+    scorer = pii()
+    total = 0
+    for _, text in prose()[:80]:
+        expected = sorted((filth.beg, filth.end) for filth in own.iter_filth(text, run_post_processors=False))
+        assert [(f.begin, f.end) for f in scorer.find(text)] == expected
+        total += len(expected)
+    assert total > 100
+
+
+def test_pii_settings_are_checked():
+    from freshstart.scorers.pii import Settings
+
+    with pytest.raises(ValueError, match="detectors must be some of"):
+        Settings(kind="pii", segments="lines", scrubadub="1", phonenumbers="1", detectors=("names",))
+    with pytest.raises(ValueError, match="needs reference_date"):
+        Settings(kind="pii", segments="lines", scrubadub="1", phonenumbers="1", detectors=("date_of_birth",))
+
+
+@given(ends=st.lists(st.integers(1, 50), min_size=1, max_size=9, unique=True).map(sorted), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_findings_belong_to_the_segment_of_their_first_character(ends, data):
+    begins = data.draw(st.lists(st.integers(0, ends[-1] - 1), max_size=20))
+    scores = per_character([Finding(b, b + 1, "x") for b in begins], ends)
+    spans = list(zip([0, *ends], ends, strict=False))
+    expected = [sum(a <= begin < b for begin in begins) / (b - a) for a, b in spans]
+    assert list(scores) == pytest.approx(expected)
+
+
+def learned(folder, rows, **options):
+    from freshstart.scorers import classifier
+
+    settings = classifier.Settings(
+        kind="classifier", segments="sentences", scikit_learn="1.9.1", labelled="rows", **options
+    )
+    return classifier.learn(settings, rows, folder), classifier.Classifier(folder, scikit_learn="1.9.1")
+
+
+def test_classifier_learns_and_is_saved_without_pickle(tmp_path):
+    from freshstart.corpora import synthetic
+
+    rows = list(synthetic.labelled(2_000, 0.0, 0))
+    metrics, classifier = learned(tmp_path, rows)
+    assert metrics["heldout_roc_auc"] > 0.95
+    assert {path.name for path in tmp_path.iterdir()} == {"vocabulary.json", "model.safetensors"}
+    texts = [text for text, _ in rows[:200]]
+    together = classifier.score_texts(texts)
+    assert together == [classifier.score_texts([text])[0] for text in texts]  # no score depends on its neighbours
+    assert all(0 <= score <= 1 for score in together)
+
+
+def test_classifier_gives_words_as_reasons(tmp_path):
+    rows = [(f"you are a {word} indeed", 1) for word in ("bonehead", "blockhead") for _ in range(60)]
+    rows += [(f"the {word} was fine", 0) for word in ("soup", "train", "garden") for _ in range(50)]
+    rows = [(f"{text} {i}", label) for i, (text, label) in enumerate(rows)]
+    _, classifier = learned(tmp_path, rows)
+    text = "The soup was fine. You are a blockhead indeed."
+    scored = classifier.score([(text, [18, len(text)])])[0]
+    assert scored.scores[0] < 0.5 < scored.scores[1]
+    words = {text[f.begin : f.end] for f in scored.findings}
+    assert "blockhead" in words
+    assert not words & {"soup", "fine"}
+
+
+def test_classifier_refuses_rows_with_one_label(tmp_path):
+    with pytest.raises(InputError, match="both labels on either side"):
+        learned(tmp_path, [(f"text {i}", 0) for i in range(500)])
+
+
+def test_classifier_on_real_labelled_text(tmp_path):
+    from freshstart.corpora import local
+
+    path = shared_data("toxicity") / "davidson_tweets.csv.gz"
+    rows = [(row["tweet"], int(row["class"] != "2")) for _, row in local.rows(path, ["tweet", "class"])]
+    metrics, _ = learned(tmp_path, rows[:6000])
+    assert metrics["heldout_roc_auc"] > 0.9
+
+
+OWN = '''
+from freshstart.scorers import Scorer
+
+class Shouting(Scorer):
+    version = "1"
+
+    def __init__(self, least=1):
+        self.least = least
+
+    def score_texts(self, texts):
+        return [sum(c.isupper() for c in text) / len(text) if len(text) >= self.least else 0.0 for text in texts]
+
+class Broken(Shouting):
+    def score_texts(self, texts):
+        if any("boom" in text for text in texts):
+            raise RuntimeError("boom")
+        return [float("nan") if "nan" in text else -1.0 if "minus" in text else 0.0 for text in texts]
+'''
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "rewards.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("rewards", None)
+
+
+def test_own_scorer(own, tmp_path):
+    raw = {"kind": "rewards:Shouting", "segments": "sentences", "version": "1", "options": {"least": 2}}
+    chosen = scorers.settings(raw, "scorer.mine")
+    record = scorers.describe(chosen)
+    (tmp_path / "scorer.json").write_text(json.dumps(record))
+    scorer, _ = scorers.load(tmp_path, "mine")
+    scored = scorer.score([("AB cd.", [2, 6])])[0]
+    assert scored.scores == (1.0, 0.0)
+    (tmp_path / "rewards.py").write_text(OWN + "\n# changed\n")
+    with pytest.raises(InputError, match="has changed since"):
+        scorers.load(tmp_path, "mine")
+
+
+def test_own_scorer_of_another_version_is_refused(own):
+    raw = {"kind": "rewards:Shouting", "segments": "lines", "version": "2"}
+    with pytest.raises(InputError, match="says version '1', the scale file pins '2'"):
+        scorers.describe(scorers.settings(raw, "scorer.mine"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("boom", "RuntimeError: boom"), ("nan", "finite and at least 0"), ("minus", "finite and at least 0")],
+)
+def test_own_scorer_that_fails_on_a_row(own, text, message):
+    from rewards import Broken
+
+    fine, broken = Broken().score([("a", [1]), (text, [len(text)])])
+    assert fine.scores == (0.0,)
+    assert broken.scores == ()
+    assert message in broken.error
+
+
+@pytest.mark.parametrize(("kind", "message"), [("rewards:Nothing", "has no attribute"), ("nowhere:X", "No module")])
+def test_own_scorer_that_is_not_there(own, kind, message):
+    raw = {"kind": kind, "segments": "lines", "version": "1"}
+    with pytest.raises(InputError, match=message):
+        scorers.describe(scorers.settings(raw, "scorer.mine"))
