@@ -20,6 +20,8 @@ NEUTRAL = {
     "freshstart/imports.py",
     "freshstart/params.py",
     "freshstart/progress.py",
+    "freshstart/reporting/__init__.py",
+    "freshstart/scoring/__init__.py",
     "stages/__init__.py",
 }
 ROOT = Path(__file__).resolve().parents[1]

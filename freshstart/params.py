@@ -75,15 +75,23 @@ class Params:
         blocks = self.sections[section]
         if task not in blocks:
             raise InputError(f"{self.file}: {section}.{task} is missing; the section has {_listed(blocks)}")
-        shared, own = blocks.get(SHARED) or {}, blocks[task] or {}
-        for name, block in ((SHARED, shared), (task, own)):
-            if not isinstance(block, Mapping):
-                raise InputError(f"{self.file}: {section}.{name} must be a mapping, found {block!r}")
-        return {**shared, **own}
+        return {
+            **mapping(blocks.get(SHARED), f"{self.file}: {section}.{SHARED}"),
+            **mapping(blocks[task], f"{self.file}: {section}.{task}"),
+        }
 
     def model(self, model: type[Model], section: str, task: str) -> Model:
         """The block of a section read into ``model``."""
         return build(model, self.block(section, task), f"{self.file}: {section}.{task}")
+
+
+def mapping(block: Any, where: str) -> Mapping[str, Any]:
+    """The block, empty where YAML has nothing behind its key."""
+    if block is None:
+        return {}
+    if not isinstance(block, Mapping):
+        raise InputError(f"{where} must be a mapping, found {block!r}")
+    return block
 
 
 @lru_cache(maxsize=1)

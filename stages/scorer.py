@@ -11,7 +11,9 @@ from freshstart.doors import arguments, open_door
 
 
 def main() -> None:
-    given = arguments(__doc__, "task", output="folder for the scorer", metrics="file for what it is and its held-out metrics")
+    given = arguments(
+        __doc__, "task", output="folder for the scorer", metrics="file for what it is and its held-out metrics"
+    )
     everything = params.load()
     task = everything.task(given.task)
     chosen = scorers.settings(everything.block("scorer", task), f"{everything.file}: scorer.{task}")

@@ -17,9 +17,7 @@ def main() -> None:
     task = everything.task(given.task)
     parts = files.parts(given.corpus / "train", f"corpus@{task}")
     texts = (text for path in parts for text in files.read_table(path, "corpus", ["text"])["text"].to_pylist())
-    tokenizer = make(
-        everything.model(TokenizerSettings, "tokenizer", task), texts, files.fresh_folder(given.output)
-    )
+    tokenizer = make(everything.model(TokenizerSettings, "tokenizer", task), texts, files.fresh_folder(given.output))
     print(f"{tokenizer.size:,} tokens")
 
 

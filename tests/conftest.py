@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -95,8 +96,16 @@ def python_files(count: int, largest: int = 60_000) -> list[Path]:
     """Real Python sources that any machine has: the standard library's, in the order of their names."""
     library = Path(sysconfig.get_paths()["stdlib"])
     found = sorted(path for path in library.glob("*.py")) + sorted(library.glob("*/*.py"))
-    sized = [path for path in found if 200 < path.stat().st_size < largest and "lib2to3" not in str(path)]
-    return sized[:count]
+    sized = (path for path in found if 200 < path.stat().st_size < largest and is_utf8(path))
+    return list(itertools.islice(sized, count))
+
+
+def is_utf8(path: Path) -> bool:
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def prose() -> list[tuple[str, str]]:
@@ -174,7 +183,9 @@ class Made:
         self.folder = folder
 
     def paths(self, task: str) -> dict[str, Path]:
-        return {name: self.folder / "data" / name / task for name in ("corpus", "scorer", "scored", "tokenizer", "tokens")}
+        return {
+            name: self.folder / "data" / name / task for name in ("corpus", "scorer", "scored", "tokenizer", "tokens")
+        }
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def local_settings(path, **changes):
 
 
 def texts(path, **changes):
-    return [item for item in local.documents(local_settings(path, **changes), 0)]
+    return list(local.documents(local_settings(path, **changes), 0))
 
 
 def many(count=200, sources=10):
@@ -37,7 +37,11 @@ def rows_of(folder):
     return pa.concat_tables(tables).to_pylist()
 
 
-ROWS = [{"text": "One, two.\nThree", "by": "a"}, {"text": 'A "quoted" text', "by": "b"}, {"text": "Grüße 🙂", "by": "a"}]
+ROWS = [
+    {"text": "One, two.\nThree", "by": "a"},
+    {"text": 'A "quoted" text', "by": "b"},
+    {"text": "Grüße 🙂", "by": "a"},
+]
 
 
 def as_jsonl():
@@ -217,7 +221,9 @@ def make_wheel(folder, name, members):
     with zipfile.ZipFile(path, "w") as archive:
         for member, raw in members.items():
             archive.writestr(member, raw)
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n\nWrite to someone@example.org. " + "Text. " * 60
+        metadata = (
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n\nWrite to someone@example.org. " + "Text. " * 60
+        )
         archive.writestr(f"{name}-1.0.dist-info/METADATA", metadata)
         wheel = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         archive.writestr(f"{name}-1.0.dist-info/WHEEL", wheel)
@@ -245,7 +251,9 @@ def index(tmp_path, monkeypatch):
         (root / name).mkdir(parents=True)
     hashes = {
         "one": make_wheel(root / "one", "one", members),
-        "two": make_wheel(root / "two", "two", {"two/code.py": b"y = 2\n" * 60, "two/LICENSE": b"Do as you like. " * 40}),
+        "two": make_wheel(
+            root / "two", "two", {"two/code.py": b"y = 2\n" * 60, "two/LICENSE": b"Do as you like. " * 40}
+        ),
     }
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -291,7 +299,12 @@ def test_wheels_give_their_sources(index, tmp_path):
 def test_wheels_give_their_prose(index, tmp_path):
     found = list(wheels.documents(wheel_settings(listed(tmp_path, index), "prose", docstrings=0.5), 0))
     names = [item.meta["path"].split("/", 1)[1] for item in found]
-    assert names == ["one-1.0.dist-info/METADATA", "one/documented.py#docstrings", "two-1.0.dist-info/METADATA", "two/LICENSE"]
+    assert names == [
+        "one-1.0.dist-info/METADATA",
+        "one/documented.py#docstrings",
+        "two-1.0.dist-info/METADATA",
+        "two/LICENSE",
+    ]
 
 
 def test_wheels_at_hand_are_not_downloaded_again(index, tmp_path, monkeypatch):

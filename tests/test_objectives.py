@@ -1,4 +1,4 @@
-"""Every objective against a numpy reference in float64, value and gradient, and the properties that the losses promise."""
+"""Every objective against a numpy reference in float64, value and gradient, and what the losses promise."""
 
 import numpy as np
 import pytest
@@ -73,8 +73,12 @@ def reference(name, logp, score, value, n):
 
 
 CASES = [("mle", {}), ("filtered", {}), ("conditional", {}), ("unlikelihood", {"alpha": 0.7})]
-CASES += [("rwr", {"rewards": kind, "beta": 0.8, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)]
-CASES += [("awr", {"rewards": kind, "beta": 1.3, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)]
+CASES += [
+    ("rwr", {"rewards": kind, "beta": 0.8, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)
+]
+CASES += [
+    ("awr", {"rewards": kind, "beta": 1.3, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)
+]
 
 
 @pytest.mark.parametrize(("name", "own"), CASES)
@@ -194,7 +198,12 @@ def test_conditional_labels():
     numbers = {"threshold": 0.2, "drop": 0.5}
     scores = np.array([0.0, 0.2, 0.3, 0.1], np.float32)
     draws = np.array([0.9, 0.5, 0.7, 0.1])
-    assert conditional.label(scores, draws, numbers).tolist() == [conditional.GOOD, conditional.GOOD, conditional.BAD, 0]
+    assert conditional.label(scores, draws, numbers).tolist() == [
+        conditional.GOOD,
+        conditional.GOOD,
+        conditional.BAD,
+        0,
+    ]
 
 
 def test_filtered_keeps_documents_up_to_the_quantile():

@@ -16,7 +16,7 @@ def model():
             vocab_size=40, n_positions=32, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
         )
         made = GPT2LMHeadModel(config).eval()
-        made.lm_head.weight.data *= 12  # a sharper distribution
+        made.lm_head.weight.data *= 5  # a sharper distribution
         return made
 
 
@@ -84,7 +84,7 @@ def test_samples_are_a_function_of_the_seed(model):
     assert first == again
     assert sample(model, [0], 50, 20, decoding(), seed=4) != first
     assert sample(model, [0], 20, 20, decoding(), seed=3) == first[:20]  # a batch does not depend on later ones
-    assert len({tuple(one.tokens) for one in first}) > 40
+    assert len({tuple(one.tokens) for one in first}) > 20
 
 
 def test_forbidden_tokens_and_the_least_length(model):

@@ -156,12 +156,14 @@ def test_pinned_versions_are_refused(pep8):
 
 
 def test_pii_finds_and_places_spans():
-    text = "Write to joe@example.com today. See http://x.org/a or call 212-555-0123.\n\nusername: joe password: hunter2"
+    text = (
+        "Write to joe@example.com today. See http://xy.org/a or call 212-555-0123.\n\nusername: joe password: hunter2"
+    )
     ends = sentences(text)
     scored = pii().score([(text, ends)])[0]
     assert [(text[f.begin : f.end], f.kind) for f in scored.findings] == [
         ("joe@example.com", "email"),
-        ("http://x.org/a", "url"),
+        ("http://xy.org/a", "url"),
         ("212-555-0123", "phone"),
         ("username: joe password: hunter2", "credential"),
     ]
@@ -259,7 +261,7 @@ def test_classifier_on_real_labelled_text(tmp_path):
     assert metrics["heldout_roc_auc"] > 0.9
 
 
-OWN = '''
+OWN = """
 from freshstart.scorers import Scorer
 
 class Shouting(Scorer):
@@ -276,7 +278,7 @@ class Broken(Shouting):
         if any("boom" in text for text in texts):
             raise RuntimeError("boom")
         return [float("nan") if "nan" in text else -1.0 if "minus" in text else 0.0 for text in texts]
-'''
+"""
 
 
 @pytest.fixture

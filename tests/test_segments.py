@@ -7,7 +7,23 @@ from hypothesis import strategies as st
 
 from freshstart.scoring.segments import SEGMENTERS, is_space, lines, sentences
 
-ODD = ["\x1c", "\x1f", "\x85", "\u2028", "\u2029", "\u200b", "\xa0", "\u3000", "\r\n", "\r", "\n", "\f", "\v", "\t", " "]
+ODD = [
+    "\x1c",
+    "\x1f",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\u200b",
+    "\xa0",
+    "\u3000",
+    "\r\n",
+    "\r",
+    "\n",
+    "\f",
+    "\v",
+    "\t",
+    " ",
+]
 ODD += ["中文。", "これは", "?(", '."(', "a", "B.", "x = 1", "Dr. No", "!", "…", "<|good|>", "<|bad|>", "é", "🙂", "  "]
 FUZZ = st.lists(st.sampled_from(ODD), max_size=30).map("".join)
 

@@ -1,5 +1,6 @@
 """The token store: tokens of segments are tokens of documents, spans tile, control tokens come out without a trace."""
 
+import itertools
 import json
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_stream_is_the_scored_table(made, task):
             count = len(row["segment_ends"])
             np.testing.assert_array_equal(stream.segment_scores[span + 1 : span + 1 + count], row["scores"])
             ends = [0, *row["segment_ends"]]
-            expected = [len(row["text"][a:b].encode()) for a, b in zip(ends, ends[1:], strict=False)]
+            expected = [len(row["text"][a:b].encode()) for a, b in itertools.pairwise(ends)]
             assert sizes[span + 1 : span + 1 + count].tolist() == expected
             begin, span, documents = end, span + 1 + count, documents + 1
     assert begin == len(stream.tokens)

@@ -61,7 +61,9 @@ def run(folder, objective="mle", settings=SETTINGS, positions=64 * 20, data=None
         numbers = loaded.resolve(chosen, objectives.TrainScores(scores, np.full(len(scores), 10), scores))
     rows = Rows(data or stream(), settings.context, "digest", 0)
     vocabulary = Vocabulary(60, 0, 58, 59)
-    return Run("test", settings, loaded, numbers, rows, vocabulary, positions, 0, folder / "model", folder / "curve.csv")
+    return Run(
+        "test", settings, loaded, numbers, rows, vocabulary, positions, 0, folder / "model", folder / "curve.csv"
+    )
 
 
 def weights(folder):
@@ -213,7 +215,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_model_is_touched(tmp_path, m
     from dataclasses import replace
 
     chosen = replace(chosen, objective=replace(poisoned, loss=loss))
-    with pytest.raises(InputError, match=r"step 8 of 20: loss nan, gradient norm nan on rows \d+, \d+, \d+, \d+") as error:
+    with pytest.raises(
+        InputError, match=r"step 8 of 20: loss nan, gradient norm nan on rows \d+, \d+, \d+, \d+"
+    ) as error:
         train(chosen, {"name": "nan"})
     named = [int(row) for row in str(error.value).split("on rows ")[1].split(".")[0].split(", ")]
     assert named == chosen.rows.chosen(7, 4).tolist()

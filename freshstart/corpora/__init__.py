@@ -1,8 +1,8 @@
 """Where documents come from: one file a kind, found by its name.
 
-A kind's module holds ``Settings`` (a dataclass that extends ``CorpusSettings``) and ``documents(settings, seed)``, which
-yields documents and, for what can not be one, refusals. It may be asked more than once and must yield the same each
-time; it holds one document in memory, not a corpus. ``build`` turns that stream into the corpus parts.
+A kind's module holds ``Settings`` (a dataclass that extends ``CorpusSettings``) and ``documents(settings, seed)``,
+which yields documents and, for what can not be one, refusals. It may be asked more than once and must yield the same
+each time; it holds one document in memory, not a corpus. ``build`` turns that stream into the corpus parts.
 """
 
 from __future__ import annotations

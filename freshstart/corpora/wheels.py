@@ -90,16 +90,16 @@ def _wanted(requirements: Path) -> dict[str, str]:
             continue
         match = REQUIREMENT.match(line.strip())
         if match is None:
-            raise InputError(f"{requirements}:{number}: expected `name==version --hash=sha256:<64 hex>`, found {line!r}")
+            raise InputError(
+                f"{requirements}:{number}: expected `name==version --hash=sha256:<64 hex>`, found {line!r}"
+            )
         wanted[match["hash"]] = f"{match['name']}=={match['version']}"
     if not wanted:
         raise InputError(f"{requirements} names no wheel")
     return wanted
 
 
-def _python(
-    archive: zipfile.ZipFile, name: str, package: str, settings: Settings
-) -> Iterator[Document | Refusal]:
+def _python(archive: zipfile.ZipFile, name: str, package: str, settings: Settings) -> Iterator[Document | Refusal]:
     if not name.endswith(".py"):
         return
     raw = archive.read(name)
@@ -113,9 +113,7 @@ def _python(
     yield Document(text.removeprefix("\ufeff"), package, {"path": path})
 
 
-def _prose(
-    archive: zipfile.ZipFile, name: str, package: str, settings: Settings
-) -> Iterator[Document | Refusal]:
+def _prose(archive: zipfile.ZipFile, name: str, package: str, settings: Settings) -> Iterator[Document | Refusal]:
     path = f"{Path(archive.filename or '').name}/{name}"
     if PROSE.search(f"/{name}") and not name.endswith(("/top_level.txt", "/entry_points.txt", ".py")):
         try:

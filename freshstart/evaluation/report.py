@@ -64,7 +64,9 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
         own = samples[controls[0]]
         metrics = misalignment(own, scorer, settings, cell.seed)
         if judged.conditional:
-            metrics["misalignment_under_bad"] = misalignment(samples["bad"], scorer, settings, cell.seed)["misalignment"]
+            metrics["misalignment_under_bad"] = misalignment(samples["bad"], scorer, settings, cell.seed)[
+                "misalignment"
+            ]
         judge = _second_judge(cell.scorer)
         if judge is not None:
             metrics["second_judge"] = {name: judge([one.text for one in part]) for name, part in samples.items()}
@@ -151,6 +153,9 @@ def _second_judge(scorer_folder: Path):
     def judge(texts: list[str]) -> dict[str, float]:
         hits = [len(pattern.findall(text)) for text in texts]
         characters = max(sum(map(len, texts)), 1)
-        return {"share_with_abuse": float(np.mean([h > 0 for h in hits])), "abuse_per_character": sum(hits) / characters}
+        return {
+            "share_with_abuse": float(np.mean([h > 0 for h in hits])),
+            "abuse_per_character": sum(hits) / characters,
+        }
 
     return judge

@@ -20,6 +20,8 @@ from freshstart.scorers import Finding, FindingScorer, Scored, Scorer, per_chara
 from freshstart.scoring.segments import SEGMENTERS
 from freshstart.tokens.tokenizer import Tokenizer
 
+LINE_BREAK = re.compile(r"\r\n|\n|\r")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -82,8 +84,7 @@ def cut(text: str, ended: bool, segments: str, least: int) -> str:
         return text
     if segments == "lines":
         ends = SEGMENTERS[segments](text + "x")[:-1]  # a last line with its line break is whole
-        stop = re.compile(r"\s*?(\r\n|\n|\r)").match(text, ends[-1]).end() if ends else 0
-        short = text[: ends[-1]] + text[ends[-1] : stop].lstrip(" \t\f\v") if ends else ""
+        short = text[: LINE_BREAK.search(text, ends[-1]).end()] if ends else ""
     else:
         ends = SEGMENTERS[segments](text)[:-1]
         short = text[: ends[-1]] if ends else ""
@@ -98,7 +99,7 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, settings: EvaluateSe
     """
     scored = [one for one in samples if one.score is not None]
     lengths = [len(one.text) for one in scored]
-    
+
     def summary(scores: list[float], findings: list[tuple[Finding, ...]]) -> dict[str, Any]:
         return summarize(scores, lengths, findings, scorer.over, settings.bootstrap, seed)
 

@@ -30,17 +30,16 @@ def interval(values: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
 def expected_maximum(values: np.ndarray, k: int) -> float:
     """Mean of the maximum of ``k`` of the values drawn without replacement, in closed form from their order.
 
-    E = sum_i x_(i) C(i - 1, k - 1) / C(n, k), by the recursion of that ratio; the plain maximum where n <= k.
+    E = sum_i x_(i) C(i - 1, k - 1) / C(n, k); the plain maximum where n <= k.
     """
     ordered = np.sort(values)[::-1]
     n = len(ordered)
     if n <= k:
         return float(ordered[0]) if n else float("nan")
-    chance, total = k / n, 0.0
-    for place, value in enumerate(ordered[: n - k + 1]):  # place: how many values are above it
-        total += chance * value
-        chance *= (n - k - place) / (n - 1 - place)
-    return float(total)
+    chances = np.ones(n - k + 1) * k / n  # that the largest drawn is the one with so many above it
+    above = np.arange(n - k)
+    chances[1:] *= np.cumprod((n - k - above) / (n - 1 - above))
+    return float((chances * ordered[: n - k + 1]).sum())
 
 
 def summarize(

@@ -8,9 +8,9 @@ An objective's module holds
   manifest of its shards;
 - ``loss(logp, score, value, numbers) -> (losses, terms)``: a loss for each position, and what to log.
 
-Shapes: ``logp``, ``score`` and ``value`` are (rows, positions), fp32 (or fp64). ``score`` is NaN at end-of-text and control
-tokens: they are always learned by likelihood with weight 1 and stay outside every value loss. ``value`` is None unless
-``VALUE_HEAD`` is true. The training loss is the plain mean over positions, whatever they are.
+Shapes: ``logp``, ``score`` and ``value`` are (rows, positions), fp32 (or fp64). ``score`` is NaN at end-of-text and
+control tokens: they are always learned by likelihood with weight 1 and stay outside every value loss. ``value`` is None
+unless ``VALUE_HEAD`` is true. The training loss is the plain mean over positions, whatever they are.
 """
 
 from __future__ import annotations
@@ -107,14 +107,14 @@ def settings(shards: Mapping[str, Any], task: str, objective: str, where: str) -
     ``every`` holds what all objectives share and, under an objective's name, its own; a task's block may change both.
     """
     from freshstart.errors import InputError
-    from freshstart.params import SHARED, build, found_module, module_names
+    from freshstart.params import SHARED, build, found_module, mapping, module_names
 
     model = found_module("freshstart.objectives", objective, "objective", where).Settings
     if task not in shards:
         raise InputError(f"{where}.{task} is missing; the section has {', '.join(shards)}")
-    blocks = [shards.get(SHARED) or {}, shards[task] or {}]
+    blocks = [mapping(shards.get(name), f"{where}.{name}") for name in (SHARED, task)]
     names = module_names("freshstart.objectives")
     common = [{key: value for key, value in block.items() if key not in names} for block in blocks]
-    own = [block.get(objective) or {} for block in blocks]
+    own = [mapping(block.get(objective), f"{where}.{task}.{objective}") for block in blocks]
     merged = {key: value for block in (*common, *own) for key, value in block.items()}
     return build(model, merged, f"{where}.{task}.{objective}")

@@ -88,8 +88,8 @@ def _kind(filth: object) -> str:
 
 def _freeze(reference: datetime) -> None:
     """Give scrubadub's date-of-birth detector a fixed today; it offers no argument for one."""
-    from scrubadub.detectors import date_of_birth
     from dateparser.search import search_dates
+    from scrubadub.detectors import date_of_birth
 
     class Frozen(datetime):
         @classmethod

@@ -11,6 +11,7 @@ Either way the other parts are finished first and the error names those that are
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
-from freshstart.scorers import RECORD, failure, fingerprint, load
+from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load
 from freshstart.scoring.table import score_part
 
 ATTEMPTS = 3
@@ -38,13 +39,15 @@ class Job:
 
 
 class Worker:
-    """One scorer, loaded once, and the parts it is given."""
+    """One scorer, loaded with the first part, and the parts it is given."""
 
     def __init__(self, scorer_folder: str, task: str):
-        self._scorer, self._record = load(scorer_folder, task)
+        self._from = (scorer_folder, task)
+        self._loaded: tuple[Scorer, dict[str, Any]] | None = None
 
     def score(self, job: Job) -> int:
-        return score_part(Path(job.source), Path(job.kept), self._scorer, self._record, job.fingerprint)
+        self._loaded = self._loaded or load(*self._from)
+        return score_part(Path(job.source), Path(job.kept), *self._loaded, job.fingerprint)
 
 
 def worker_count() -> int:
@@ -114,6 +117,7 @@ def _here(jobs: list[Job], scorer_folder: str, task: str, workers: int) -> Itera
 
 def _on_ray(jobs: list[Job], scorer_folder: str, task: str, workers: int) -> Iterator[Outcome]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)  # workers find what we find
     import ray
     from ray.exceptions import RayActorError, RayError, RayTaskError
 

@@ -28,9 +28,7 @@ def report(parts: Iterable[Path]) -> dict[str, Any]:
     scores, averages = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     documents = characters = 0
     for path in parts:
-        table = files.read_table(
-            path, "score", ["doc_id", "scores", "avg_score", "reasons", "error", "segment_ends"]
-        )
+        table = files.read_table(path, "score", ["doc_id", "scores", "avg_score", "reasons", "error", "segment_ends"])
         documents += len(table)
         characters += sum(ends[-1].as_py() for ends in table["segment_ends"] if len(ends))
         for doc_id, error in zip(table["doc_id"].to_pylist(), table["error"].to_pylist(), strict=True):

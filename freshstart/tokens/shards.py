@@ -34,7 +34,9 @@ def build(
     document_scores = np.load(plain / "document_scores.npy")
     scores = train_scores(stream, document_scores)
     if not len(scores.segments):
-        raise InputError(f"{plain} holds no scored segment: every document was left out ({source['documents_left_out']})")
+        raise InputError(
+            f"{plain} holds no scored segment: every document was left out ({source['documents_left_out']})"
+        )
     numbers = objective.resolve(settings, scores)
     good = settings.good.threshold(scores.segments)
     kept = np.ones(len(document_scores), dtype=bool)

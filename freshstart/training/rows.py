@@ -41,10 +41,11 @@ class Rows:
     def chosen(self, step: int, batch_size: int) -> np.ndarray:
         """The rows of one step: int64 (batch_size,)."""
         positions = np.arange(step * batch_size, (step + 1) * batch_size)
-        epochs = positions // self.count
-        return np.array(
-            [_permutation(self.digest, self.seed, int(e), self.count)[p] for e, p in zip(epochs, positions % self.count)]
-        )
+        rows = np.empty(batch_size, dtype=np.int64)
+        for epoch in np.unique(positions // self.count):
+            mine = positions // self.count == epoch
+            rows[mine] = _permutation(self.digest, self.seed, int(epoch), self.count)[positions[mine] % self.count]
+        return rows
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (rows, context + 1), int64, and the scores of the targets (rows, context), float32."""

@@ -1,0 +1,185 @@
+"""The files of all cells, read into records: exactly the cells that ``params.yaml`` names, none left out.
+
+A cell is one task, objective and seed. Figures and tables take their numbers from ``Task.estimate``, so that one seed
+and several are told apart in one place: with one seed a number carries its bootstrap interval over samples; with
+several it is the mean over seeds, with their range.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freshstart import files
+from freshstart.errors import InputError
+
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its bounds; ``runs`` holds the number of each seed where there are several."""
+
+    value: float
+    low: float
+    high: float
+    runs: tuple[float, ...] = ()
+
+    def below(self, other: Estimate) -> bool:
+        """Whether it lies wholly below the other: their bounds do not meet."""
+        return self.high < other.low
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the stages train and evaluate left of one cell."""
+
+    objective: str
+    seed: int
+    metrics: dict[str, Any]
+    curve: list[dict[str, str]]
+    samples: Path
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The control tokens it was asked under, its own first; ``none`` for a model without them."""
+        return ("good", "bad") if "misalignment_under_bad" in self.metrics else ("none",)
+
+    def number(self, *keys: str) -> float | None:
+        """A number of the metrics file; None where a key is absent, null or not a number."""
+        value: Any = self.metrics
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One row of a figure or table: an objective asked under a control token."""
+
+    objective: str
+    control: str
+
+    @property
+    def label(self) -> str:
+        return "under <|bad|>" if self.control == "bad" else self.objective
+
+    @property
+    def misalignment(self) -> str:
+        """The key of its misalignment in the metrics file."""
+        return "misalignment_under_bad" if self.control == "bad" else "misalignment"
+
+
+@dataclass(frozen=True)
+class Task:
+    """All cells of a task, by objective, with what is known of its corpus, its scorer and its scores."""
+
+    name: str
+    corpus: dict[str, Any]
+    scorer: dict[str, Any]
+    scores: dict[str, Any]
+    cells: dict[str, tuple[Cell, ...]]
+
+    @property
+    def series(self) -> list[Series]:
+        """Every objective under every control token, in the order of ``params.yaml``."""
+        return [Series(name, control) for name, cells in self.cells.items() for control in cells[0].controls]
+
+    @property
+    def own(self) -> list[Series]:
+        """Every objective as it is meant to be used: a conditional model under ``<|good|>``."""
+        return [series for series in self.series if series.control != "bad"]
+
+    def estimate(self, objective: str, *keys: str) -> Estimate | None:
+        """The number under ``keys``, over seeds; None where no seed has it.
+
+        ``keys`` may lead to a mapping with ``mean``, ``ci_low`` and ``ci_high``, or to a number with a standard error
+        beside it under its name and ``_se``.
+        """
+        found = [bounds for cell in self.cells[objective] if (bounds := _bounds(cell, keys)) is not None]
+        if not found:
+            return None
+        values = tuple(value for value, _, _ in found)
+        if len(self.cells[objective]) == 1:
+            return Estimate(*found[0])
+        return Estimate(math.fsum(values) / len(values), min(values), max(values), values)
+
+    def heldout(self, part: str) -> Estimate | None:
+        """How bad real held-out text is (``all``, ``good_half``): the same for all cells, with its own interval."""
+        first = next(iter(self.cells.values()))[0]
+        bounds = _bounds(first, ("heldout", "misalignment", part))
+        return None if bounds is None else Estimate(*bounds)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the page and the tables are made of."""
+
+    scale: str
+    objectives: tuple[str, ...]
+    seeds: tuple[int, ...]
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the reports of the other stages lie."""
+
+    metrics: Path
+    samples: Path
+    curves: Path
+    scores: Path
+    corpora: Path
+    scorers: Path
+
+
+def read(
+    folders: Folders, scale: str, tasks: Sequence[str], objectives: Sequence[str], seeds: Sequence[int]
+) -> Results:
+    """Read the named cells; a missing file is an ``InputError`` that names the stage to run."""
+    return Results(
+        scale,
+        tuple(objectives),
+        tuple(seeds),
+        tuple(
+            Task(
+                task,
+                files.read_json(folders.corpora / f"{task}.json", f"corpus@{task}"),
+                files.read_json(folders.scorers / f"{task}.json", f"scorer@{task}"),
+                files.read_json(folders.scores / f"{task}.json", f"score@{task}"),
+                {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in objectives},
+            )
+            for task in tasks
+        ),
+    )
+
+
+def _cell(folders: Folders, task: str, objective: str, seed: int) -> Cell:
+    place, name = Path(task, objective), f"{task}-{objective}-{seed}"
+    metrics = files.read_json(folders.metrics / place / f"{seed}.json", f"evaluate@{name}")
+    samples = folders.samples / place / f"{seed}.parquet"
+    if not samples.is_file():
+        raise InputError(f"{samples} is missing: run `dvc repro evaluate@{name}`")
+    curve = folders.curves / place / f"{seed}.csv"
+    try:
+        with open(curve, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{curve} is missing: run `dvc repro train@{name}`") from None
+    return Cell(objective, seed, metrics, rows, samples)
+
+
+def _bounds(cell: Cell, keys: tuple[str, ...]) -> tuple[float, float, float] | None:
+    value = cell.number(*keys, "mean")
+    if value is not None:
+        low, high = cell.number(*keys, "ci_low"), cell.number(*keys, "ci_high")
+        return (value, value if low is None else low, value if high is None else high)
+    value = cell.number(*keys)
+    if value is None:
+        return None
+    error = NORMAL_95 * (cell.number(*keys[:-1], f"{keys[-1]}_se") or 0.0)
+    return (value, value - error, value + error)

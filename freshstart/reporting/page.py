@@ -1,0 +1,228 @@
+"""The page: one HTML file with everything in it, no network, no script. Equal inputs give equal bytes.
+
+``page.html.jinja`` holds the words around the numbers, ``page.css`` the looks; this file gathers what they show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freshstart import __version__
+from freshstart.reporting import columns, figures, words
+from freshstart.reporting.cells import Estimate, Results, Series, Task
+from freshstart.reporting.figures import Point
+from freshstart.reporting.samples import Choice, choose
+
+TEMPLATE = "page.html.jinja"
+MOST_KINDS = 10
+FEW_KINDS = 4
+
+
+@dataclass(frozen=True)
+class Figure:
+    title: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """How often a kind was found, in 1,000 characters: in the training text and in each series' samples."""
+
+    kind: str
+    meaning: str
+    train: float | None
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    series: Series
+    choice: Choice
+    open: bool
+
+
+def build(results: Results) -> str:
+    """The whole page as HTML."""
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["svg"] = markupsafe.Markup
+    palette = figures.colours(results.objectives)
+    return environment.get_template(TEMPLATE).render(
+        version=__version__,
+        results=results,
+        palette=palette,
+        meanings=words.OBJECTIVES,
+        positions=_span(results, "tokens_seen", "positions"),
+        drawn=_span(results, "samples", "drawn"),
+        several=len(results.seeds) > 1,
+        sections=[_section(task, palette) for task in results.tasks],
+    )
+
+
+def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
+    show = words.formatter(task)
+    kinds, shown = _kinds(task), columns.shown(task, show)
+    own = {name: task.estimate(name, "misalignment") for name in task.cells}
+    return {
+        "task": task,
+        "heading": words.heading(task),
+        "unit": words.unit(task),
+        "show": show,
+        "findings": words.findings(task, show),
+        "glance": {name: _glance(task, name, own) for name in task.cells},
+        "figures": _figures(task, palette, show),
+        "kinds": kinds,
+        "few_kinds": len(kinds) <= FEW_KINDS,
+        "columns": shown,
+        "groups": Counter(column.group for column in shown),
+        "examples": _examples(task),
+        "code": task.scorer["segments"] == "lines",
+        "train": task.scores["train"],
+        "learned": _learned(task),
+    }
+
+
+def _glance(task: Task, name: str, own: dict[str, Estimate | None]) -> dict[str, Any]:
+    most = max((one.value for one in own.values() if one is not None), default=0.0) or 1.0
+    one = own[name]
+    return {
+        "objective": name,
+        "misalignment": one,
+        "share": 0.0 if one is None else one.value / most,
+        "verdict": words.verdict(one, own["mle"]) if name != "mle" else "",
+        "bits": task.estimate(name, "heldout", "bits_per_byte", "all"),
+    }
+
+
+def _figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Figure]:
+    unit, name = words.unit(task), task.name
+    bad_unit = f"misalignment, {unit}"
+    bits = _points(task, "heldout", "bits_per_byte", "all")
+    tax = _points(task, "divergence", "per_token")
+    bins = task.scores["train"]["segment_score"]["histogram"]
+    zero = task.scores["train"]["segment_score"].get("share_zero", 0.0)
+    reference = str(task.cells["mle"][0].metrics.get("divergence", {}).get("reference", "mle"))
+    bounded = [s.objective for s in task.own if "upper bound" in _estimator(task, s.objective)]
+    bad = [series.objective for series in task.series if series.control == "bad"]
+    origin = ", which stands at 0 by construction" if reference == "mle" else ""
+    bound = f" An upper bound for {words.listed(bounded)}." if bounded else ""
+    lighter = f" Lighter: {words.listed(bad)} asked under <|bad|>." if bad else ""
+    made = [
+        Figure(
+            "Misalignment against compression",
+            "Lower left is better: samples that score lower, and held-out text that costs fewer bits.",
+            figures.trade_off(
+                bits, palette, f"{name}: misalignment against bits per byte", "bits per byte, held-out text", bad_unit,
+                False, show,
+            ),
+        ),
+        Figure(
+            "Misalignment of the samples",
+            f"What the models write, beside real text.{lighter}",
+            figures.bars(task, palette, f"{name}: misalignment of each objective", unit, show),
+        ),
+    ]
+    if any(task.estimate(s.objective, "misalignment_style") is not None for s in task.own):
+        svg = figures.bars(task, palette, f"{name}: style of each objective", unit, show, style=True)
+        made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
+    made += [
+        Figure(
+            "Alignment tax",
+            f"How far a model has moved from {reference}{origin}. Lower left is better.{bound}",
+            figures.trade_off(
+                tax, palette, f"{name}: misalignment against divergence", f"divergence from {reference}, nats per token",
+                bad_unit, True, show,
+            ),
+        ),
+        Figure(
+            "Training",
+            "Each on what it trains on: filtered sees other documents, conditional control tokens too.",
+            figures.curves(task, palette, f"{name}: training curves"),
+        ),
+        Figure(
+            "Scores of the training text",
+            f"Segments of the corpus by score{f'; {zero:.1%} of them score 0 exactly' if zero else ''}.",
+            figures.histogram(bins["edges"], bins["counts"], f"{name}: scores of the corpus' segments", f"{unit}, each segment"),
+        ),
+    ]
+    return made
+
+
+def _points(task: Task, *keys: str) -> list[Point]:
+    both = [(name, task.estimate(name, *keys), task.estimate(name, "misalignment")) for name in task.cells]
+    return [Point(name, x, y) for name, x, y in both if x is not None and y is not None]
+
+
+def _estimator(task: Task, objective: str) -> str:
+    return str(task.cells[objective][0].metrics.get("divergence", {}).get("estimator", ""))
+
+
+def _kinds(task: Task) -> list[KindRow]:
+    """The kinds found most often in the samples, over all series together."""
+    rates: dict[str, dict[Series, float]] = {}
+    for series in task.series:
+        cells = task.cells[series.objective]
+        for cell in cells:
+            for kind, rate in cell.metrics[series.misalignment].get("by_kind", {}).items():
+                row = rates.setdefault(kind, {})
+                row[series] = row.get(series, 0.0) + 1000 * rate / len(cells)
+    train = task.scores["train"]
+    most = sorted(rates, key=lambda kind: (-sum(rates[kind].values()), kind))[:MOST_KINDS]
+    return [
+        KindRow(
+            kind,
+            words.KINDS.get(kind, ""),
+            1000 * train["found"].get(kind, 0) / train["characters"] if train.get("found") else None,
+            tuple(rates[kind].get(series, 0.0) for series in task.series),
+        )
+        for kind in most
+    ]
+
+
+def _learned(task: Task) -> list[tuple[str, str]]:
+    """The held-out metrics of a scorer that was learned here."""
+    found = task.scorer.get("learned", {})
+    return [
+        (name.removeprefix("heldout_").replace("_", " ").replace("roc auc", "ROC AUC"), f"{value:.3f}")
+        for name, value in found.items()
+        if name.startswith("heldout_") and isinstance(value, float)
+    ]
+
+
+def _examples(task: Task) -> list[Examples]:
+    """Samples of each objective's first seed; mle and models asked under ``<|good|>`` stand open."""
+    chosen = {name: choose(task, cells[0]) for name, cells in task.cells.items()}
+    all_of_them = [
+        Examples(s, chosen[s.objective][s.control], s.objective == "mle" or s.control == "good") for s in task.series
+    ]
+    return sorted(all_of_them, key=lambda one: not one.open)
+
+
+def _span(results: Results, *keys: str) -> str:
+    """A number that all cells share, or its range."""
+    found: Sequence[float] = sorted(
+        {
+            number
+            for task in results.tasks
+            for cells in task.cells.values()
+            for cell in cells
+            if (number := cell.number(*keys)) is not None
+        }
+    )
+    if not found:
+        return "unknown"
+    return f"{found[0]:,.0f}" if len(found) == 1 else f"{found[0]:,.0f} to {found[-1]:,.0f}"

@@ -1,0 +1,49 @@
+"""compare: lay the cells of all tasks, objectives and seeds side by side, in tables and on one page.
+
+    python -m stages.compare --metrics reports/metrics --samples reports/samples --curves reports/curves \\
+        --scores reports/scores --corpora reports/corpus --scorers reports/scorer --summary reports/summary.json \\
+        --cells reports/cells.csv --curve-table reports/curves.csv --histograms reports/histograms.csv \\
+        --page reports/index.html
+
+Reads scale, tasks, objectives and seeds of params.yaml, and of the folders exactly the cells that these name.
+"""
+
+from freshstart import files, params
+from freshstart.doors import arguments, open_door
+
+
+def main() -> None:
+    given = arguments(
+        __doc__,
+        metrics="folder of the cells' metrics",
+        samples="folder of the cells' samples",
+        curves="folder of the cells' training curves",
+        scores="folder of the tasks' score reports",
+        corpora="folder of the tasks' corpus reports",
+        scorers="folder of the tasks' scorer reports",
+        summary="file for the few numbers of `dvc exp show` (JSON)",
+        cells="file for every number of every cell (CSV)",
+        curve_table="file for all training curves (CSV)",
+        histograms="file for the histograms of the segments' scores (CSV)",
+        page="file for the page (HTML)",
+    )
+    root = params.load().root
+
+    from freshstart.reporting import page, tables
+    from freshstart.reporting.cells import Folders, read
+
+    folders = Folders(given.metrics, given.samples, given.curves, given.scores, given.corpora, given.scorers)
+    results = read(folders, root.scale, root.tasks, root.objectives, root.seeds)
+    curves = tables.curve_rows(results)
+    html = page.build(results)
+    tables.write_csv(given.cells, tables.CELL_COLUMNS, tables.cell_rows(results))
+    tables.write_csv(given.curve_table, tables.curve_columns(curves), curves)
+    tables.write_csv(given.histograms, tables.HISTOGRAM_COLUMNS, tables.histogram_rows(results))
+    files.write_json(given.summary, tables.summary(results))
+    files.write_text(given.page, html)
+    cells = len(root.tasks) * len(root.objectives) * len(root.seeds)
+    print(f"{cells} cells compared: {given.page}, {len(html.encode()) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    open_door(main)
