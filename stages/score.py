@@ -34,7 +34,7 @@ def main() -> None:
     sources = {split: files.parts(given.corpus / split, f"corpus@{task}") for split in splits}
     kept = iter(score_parts([path for split in splits for path in sources[split]], given.scorer, task, workers))
     scored = {split: [(path.name, next(kept)) for path in sources[split]] for split in splits}
-    reports = {split: report(path for _, path in scored[split]) for split in splits}
+    reports = {split: report([path for _, path in scored[split]]) for split in splits}
     for split, found in reports.items():
         share, reasons = found["without_score"]["share"], found["without_score"]["by_reason"]
         if share > limit:

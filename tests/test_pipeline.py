@@ -154,7 +154,7 @@ def test_a_change_reruns_what_it_must(repro):
     def cells(*names, seed=0):
         return {f"{stage}@toxicity-{name}-{seed}" for stage in ("train", "evaluate") for name in names}
 
-    assert changed("freshstart/reporting/__init__.py", '"""', '"""\n') == {"compare"}
+    assert changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__") == {"compare"}
     awr = changed("freshstart/objectives/awr.py", "(reward - value) ** 2", "1.0 * (reward - value) ** 2")
     assert awr == {"shards@toxicity-awr", "compare"} | cells("awr")
     weights = changed("freshstart/objectives/rewards.py", ".clamp(max=most)", ".clamp(max=1.0 * most)")

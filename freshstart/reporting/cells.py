@@ -18,6 +18,7 @@ from freshstart import files
 from freshstart.errors import InputError
 
 NORMAL_95 = 1.96
+DISPLAYS = ("plain", "mask", "fold")  # how the page shows what the scorer found; nothing is shown on a guess
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,23 @@ def read(
             Task(
                 task,
                 files.read_json(folders.corpora / f"{task}.json", f"corpus@{task}"),
-                files.read_json(folders.scorers / f"{task}.json", f"scorer@{task}"),
+                _scorer(folders.scorers / f"{task}.json", task),
                 files.read_json(folders.scores / f"{task}.json", f"score@{task}"),
                 {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in objectives},
             )
             for task in tasks
         ),
     )
+
+
+def _scorer(path: Path, task: str) -> dict[str, Any]:
+    scorer = files.read_json(path, f"scorer@{task}")
+    if scorer.get("display") not in DISPLAYS:
+        raise InputError(
+            f"{path}: display must be one of {', '.join(DISPLAYS)}, found {scorer.get('display')!r}: set it in the "
+            f"scorer's file and run `dvc repro scorer@{task}`"
+        )
+    return scorer
 
 
 def _cell(folders: Folders, task: str, objective: str, seed: int) -> Cell:

@@ -32,7 +32,7 @@ class Column:
 
 
 def share(value: float) -> str:
-    return f"{value:.1%}" if value else "0"
+    return f"{value:.1%}" if value else "0%"
 
 
 def two(value: float) -> str:

@@ -51,7 +51,14 @@ class Point:
 
 
 def trade_off(
-    points: Sequence[Point], palette: dict[str, str], title: str, x_title: str, y_title: str, zero: bool, show: Format
+    points: Sequence[Point],
+    palette: dict[str, str],
+    show: Format,
+    *,
+    title: str,
+    x_title: str,
+    y_title: str,
+    zero: bool = False,
 ) -> str:
     """A scatter of objectives, labelled beside their points; x from 0 on where ``zero``, y always."""
     drawing = Drawing(WIDTH, HEIGHT, title)
@@ -68,8 +75,8 @@ def trade_off(
         drawing.line(x(point.x.low), at_y, x(point.x.high), at_y, "whisker", colour)
         taken += [
             Box(at_x - DOT - 1, at_y - DOT - 1, at_x + DOT + 1, at_y + DOT + 1),
-            Box(at_x - 1, y(point.y.high), at_x + 1, y(point.y.low)),
-            Box(x(point.x.low), at_y - 1, x(point.x.high), at_y + 1),
+            Box(at_x - 3, y(point.y.high), at_x + 3, y(point.y.low)),
+            Box(x(point.x.low), at_y - 3, x(point.x.high), at_y + 3),
         ]
         for run_x, run_y in zip(point.x.runs, point.y.runs, strict=False):
             drawing.dot(x(run_x), y(run_y), 2.4, "run", colour)
@@ -89,9 +96,7 @@ def trade_off(
     return str(drawing)
 
 
-def bars(
-    task: Task, palette: dict[str, str], title: str, unit: str, show: Format, style: bool = False
-) -> str:
+def bars(task: Task, palette: dict[str, str], show: Format, *, title: str, unit: str, style: bool = False) -> str:
     """Misalignment of each objective, a conditional model under ``<|bad|>`` as a lighter bar, and held-out text."""
     shown = task.own if style else task.series
     rows = [(s, task.estimate(s.objective, "misalignment_style" if style else s.misalignment)) for s in shown]
@@ -131,7 +136,7 @@ def bars(
     return str(drawing)
 
 
-def curves(task: Task, palette: dict[str, str], title: str) -> str:
+def curves(task: Task, palette: dict[str, str], *, title: str) -> str:
     """Negative log-likelihood against positions, a thin line a run, labelled at the end; log x."""
     runs = [
         (name, points)
@@ -145,8 +150,9 @@ def curves(task: Task, palette: dict[str, str], title: str) -> str:
     y = Scale(*extent((p[1] for p in everything), 0.04), HEIGHT - BOTTOM, TOP)
     _axes(drawing, x, y, "positions trained on, log scale", "nats per token")
     ends: dict[str, list[float]] = {}
+    kind = "curve" if len(runs) == len(task.cells) else "curve faint"
     for name, points in runs:
-        drawing.path([(x(a), y(b)) for a, b in points], "curve", palette[name], name)
+        drawing.path([(x(a), y(b)) for a, b in points], kind, palette[name], name)
         ends.setdefault(name, []).append(y(points[-1][1]))
     wanted = [sum(heights) / len(heights) for heights in ends.values()]
     for name, at, height in zip(ends, wanted, spread(wanted, TOP, HEIGHT - BOTTOM), strict=True):
@@ -155,14 +161,14 @@ def curves(task: Task, palette: dict[str, str], title: str) -> str:
     return str(drawing)
 
 
-def histogram(edges: Sequence[float], counts: Sequence[int], title: str, x_title: str) -> str:
+def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, x_title: str) -> str:
     """Counts of segment scores on a log axis; an empty bin shows nothing."""
     drawing = Drawing(WIDTH, HEIGHT, title)
     top = max(counts, default=1)
     x = Scale(0.0, edges[-1] if edges else 1.0, LEFT, WIDTH - 14)
     y = Scale(0.7, max(top, 10) * 1.6, HEIGHT - BOTTOM, TOP, True)
     _axes(drawing, x, y, x_title, "segments, log scale")
-    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
         if count:
             note = f"{low:.4g} to {high:.4g}: {count:,} segments"
             left, height = x(low) + 0.7, y(count)

@@ -12,21 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from freshstart import __version__
-from freshstart.reporting import columns, figures, words
+from freshstart.reporting import columns, figures, panels, words
 from freshstart.reporting.cells import Estimate, Results, Series, Task
-from freshstart.reporting.figures import Point
 from freshstart.reporting.samples import Choice, choose
 
 TEMPLATE = "page.html.jinja"
 MOST_KINDS = 10
 FEW_KINDS = 4
-
-
-@dataclass(frozen=True)
-class Figure:
-    title: str
-    caption: str
-    svg: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
         "show": show,
         "findings": words.findings(task, show),
         "glance": {name: _glance(task, name, own) for name in task.cells},
-        "figures": _figures(task, palette, show),
+        "figures": panels.figures(task, palette, show),
         "kinds": kinds,
         "few_kinds": len(kinds) <= FEW_KINDS,
         "columns": shown,
@@ -106,69 +98,6 @@ def _glance(task: Task, name: str, own: dict[str, Estimate | None]) -> dict[str,
         "verdict": words.verdict(one, own["mle"]) if name != "mle" else "",
         "bits": task.estimate(name, "heldout", "bits_per_byte", "all"),
     }
-
-
-def _figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Figure]:
-    unit, name = words.unit(task), task.name
-    bad_unit = f"misalignment, {unit}"
-    bits = _points(task, "heldout", "bits_per_byte", "all")
-    tax = _points(task, "divergence", "per_token")
-    bins = task.scores["train"]["segment_score"]["histogram"]
-    zero = task.scores["train"]["segment_score"].get("share_zero", 0.0)
-    reference = str(task.cells["mle"][0].metrics.get("divergence", {}).get("reference", "mle"))
-    bounded = [s.objective for s in task.own if "upper bound" in _estimator(task, s.objective)]
-    bad = [series.objective for series in task.series if series.control == "bad"]
-    origin = ", which stands at 0 by construction" if reference == "mle" else ""
-    bound = f" An upper bound for {words.listed(bounded)}." if bounded else ""
-    lighter = f" Lighter: {words.listed(bad)} asked under <|bad|>." if bad else ""
-    made = [
-        Figure(
-            "Misalignment against compression",
-            "Lower left is better: samples that score lower, and held-out text that costs fewer bits.",
-            figures.trade_off(
-                bits, palette, f"{name}: misalignment against bits per byte", "bits per byte, held-out text", bad_unit,
-                False, show,
-            ),
-        ),
-        Figure(
-            "Misalignment of the samples",
-            f"What the models write, beside real text.{lighter}",
-            figures.bars(task, palette, f"{name}: misalignment of each objective", unit, show),
-        ),
-    ]
-    if any(task.estimate(s.objective, "misalignment_style") is not None for s in task.own):
-        svg = figures.bars(task, palette, f"{name}: style of each objective", unit, show, style=True)
-        made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
-    made += [
-        Figure(
-            "Alignment tax",
-            f"How far a model has moved from {reference}{origin}. Lower left is better.{bound}",
-            figures.trade_off(
-                tax, palette, f"{name}: misalignment against divergence", f"divergence from {reference}, nats per token",
-                bad_unit, True, show,
-            ),
-        ),
-        Figure(
-            "Training",
-            "Each on what it trains on: filtered sees other documents, conditional control tokens too.",
-            figures.curves(task, palette, f"{name}: training curves"),
-        ),
-        Figure(
-            "Scores of the training text",
-            f"Segments of the corpus by score{f'; {zero:.1%} of them score 0 exactly' if zero else ''}.",
-            figures.histogram(bins["edges"], bins["counts"], f"{name}: scores of the corpus' segments", f"{unit}, each segment"),
-        ),
-    ]
-    return made
-
-
-def _points(task: Task, *keys: str) -> list[Point]:
-    both = [(name, task.estimate(name, *keys), task.estimate(name, "misalignment")) for name in task.cells]
-    return [Point(name, x, y) for name, x, y in both if x is not None and y is not None]
-
-
-def _estimator(task: Task, objective: str) -> str:
-    return str(task.cells[objective][0].metrics.get("divergence", {}).get("estimator", ""))
 
 
 def _kinds(task: Task) -> list[KindRow]:

@@ -7,8 +7,10 @@ With ``display: mask`` the text that was found never reaches the page, in no att
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from freshstart import files
@@ -32,6 +34,7 @@ class Shown:
 
     score: float
     pieces: tuple[Piece, ...]
+    found: str  # kinds and how often, the most frequent first
     folded: bool
     unreadable: bool
 
@@ -56,15 +59,14 @@ def choose(task: Task, cell: Cell) -> dict[str, Choice]:
         low = sorted(scored, key=lambda row: (scores[row], -lengths[row], row))[:SHOWN]
         rest = [row for row in scored if row not in low]
         high = sorted(rest, key=lambda row: (-scores[row], -lengths[row], row))[:SHOWN]
-        choices[control] = Choice(
-            *(tuple(show(row, task.scorer) for row in table.take(rows).to_pylist()) for rows in (low, high))
-        )
+        shown = ([show(table.slice(row, 1).to_pylist()[0], task.scorer) for row in rows] for rows in (low, high))
+        choices[control] = Choice(*map(tuple, shown))
     return choices
 
 
 def show(sample: dict[str, Any], scorer: dict[str, Any]) -> Shown:
     """A sample with its findings marked, or masked, and folded where the scorer asks for it."""
-    text, score, display = sample["text"], sample["score"], scorer.get("display", "plain")
+    text, score, display = sample["text"], sample["score"], scorer["display"]
     found = _findings(sample, scorer["over"])
     if display == "mask":
         pieces = tuple(_masked(text, _everywhere(text, found)))
@@ -76,7 +78,13 @@ def show(sample: dict[str, Any], scorer: dict[str, Any]) -> Shown:
     if pieces:  # control tokens taken out leave a line break in front
         pieces = (replace(pieces[0], text=pieces[0].text.lstrip("\r\n")), *pieces[1:])
     folded = display == "fold" and score > scorer["over"]
-    return Shown(score, pieces, folded, sample.get("unreadable") is not None)
+    kinds = Counter(reason["kind"] for reason in sample["reasons"] or ())
+    said = ", ".join(f"{kind} \N{MULTIPLICATION SIGN} {count}" for kind, count in sorted(kinds.items(), key=_frequency))
+    return Shown(score, pieces, said, folded, sample.get("unreadable") is not None)
+
+
+def _frequency(item: tuple[str, int]) -> tuple[int, str]:
+    return (-item[1], item[0])
 
 
 def _findings(sample: dict[str, Any], over: float) -> list[tuple[int, int, str]]:
@@ -104,7 +112,7 @@ def _everywhere(text: str, found: Sequence[tuple[int, int, str]]) -> list[tuple[
 def _marked(text: str, found: Sequence[tuple[int, int, str]]) -> Iterator[Piece]:
     """The text cut wherever a finding begins or ends, each piece with the kinds that cover it."""
     cuts = sorted({0, len(text), *(cut for begin, end, _ in found for cut in (begin, end))})
-    for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for begin, end in pairwise(cuts):
         kinds = sorted({kind for first, last, kind in found if first <= begin and end <= last})
         yield Piece(text[begin:end], ", ".join(kinds))
 

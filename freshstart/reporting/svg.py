@@ -13,6 +13,8 @@ from html import escape
 
 LETTER = 6.7  # pixels of an average letter at the style sheet's size, rather too wide than too narrow
 LINE = 14.0
+UNITS = ((1e9, "G"), (1e6, "M"), (1e4, "k"))  # from these on; four digits are short enough
+SIZES = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,12 @@ class Scale:
         return self.begin + (self._bent(value) - low) / ((high - low) or 1.0) * (self.end - self.begin)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers within the scale: steps of 1, 2 or 5, about ``count``; of a log scale 1, 2, 5 or powers of ten."""
+        """Round numbers within the scale, about ``count``: steps of 1, 2 or 5; powers of ten on a long log scale."""
         if self.logarithmic:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            factors, stride = ((1, 2, 5), 1) if self.high < 100 * self.low else ((1,), (last - first) // (count + 3) + 1)
-            found = [factor * 10.0**power for power in range(first, last + 1, stride) for factor in factors]
+            factors = (1, 2, 5) if self.high < 100 * self.low else (1,)
+            powers = range(first, last + 1, (last - first) // (count + 3) + 1)
+            found = [factor * 10.0**power for power in powers for factor in factors]
             return [tick for tick in found if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
         step = _step((self.high - self.low) / count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -56,12 +59,8 @@ def extent(values: Iterable[float], pad: float = 0.06, zero: bool = False) -> tu
 def tick_label(value: float, ticks: Sequence[float]) -> str:
     """A tick in words, with as many decimals as its neighbours need: 0.005, 250k, 1M."""
     top = max(map(abs, ticks), default=0.0)
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if top >= 10 * size or (size > 1e3 and top >= size):
-            value, ticks = value / size, [tick / size for tick in ticks]
-            break
-    else:
-        unit = ""
+    unit = next((name for least, name in UNITS if top >= least), "")
+    value, ticks = value / SIZES[unit], [tick / SIZES[unit] for tick in ticks]
     places = max((_places(tick) for tick in ticks), default=0)
     return "0" if value == 0 else f"{value:,.{places}f}{unit}".replace("-", "\N{MINUS SIGN}")
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from freshstart.reporting import columns
-from freshstart.reporting.cells import Estimate, Task
+from freshstart.reporting.cells import Estimate, Series, Task
 
 TEXTS = {
     ("wheels", "pep8"): "Python sources from {sources} packages",
@@ -148,14 +148,17 @@ def _held_out(task: Task, show: Format) -> str:
     return f"Real held-out text: {bounds(whole, show)}; its good half: {bounds(half, show)}."
 
 
-def _asked(task: Task, series, show: Format) -> str:
+def _asked(task: Task, series: Series, show: Format) -> str:
     good, bad = task.estimate(series.objective, "misalignment"), task.estimate(series.objective, series.misalignment)
     if good is None or bad is None:
         return ""
-    apart = "wholly apart" if good.below(bad) else "wholly apart, the wrong way round" if bad.below(good) else "overlapping"
+    apart = {
+        "below": "wholly apart",
+        "above": "wholly apart, the wrong way round",
+        "level": "overlapping",
+    }[verdict(good, bad)]
     return (
-        f"{series.objective}, asked under <|good|>: {bounds(good, show)}; "
-        f"under <|bad|>: {bounds(bad, show)}, {apart}."
+        f"{series.objective}, asked under <|good|>: {bounds(good, show)}; under <|bad|>: {bounds(bad, show)}, {apart}."
     )
 
 
@@ -165,6 +168,8 @@ def _compression(task: Task) -> str:
     if not known or found["mle"] is None:
         return ""
     (low, least), (high, most) = known[0], known[-1]
+    if len(known) == 1:
+        return f"Held-out text costs {low:.3f} bits per byte."
     mle = "" if "mle" in (least, most) else f"; {found['mle'].value:.3f} with mle"
     return f"Held-out text costs {low:.3f} bits per byte with {least} (least), {high:.3f} with {most} (most){mle}."
 
@@ -187,5 +192,7 @@ def _second_judge(task: Task) -> str:
         for series in task.series
         if (one := task.estimate(series.objective, "second_judge", series.control, "share_with_abuse")) is not None
     ]
+    if not shares:
+        return ""
     said = listed(f"{name} {columns.share(share)}" for name, share in shares)
-    return f"A second judge, the lexicon of known abuse, finds a word of it in this share of samples: {said}." if said else ""
+    return f"A second judge, the lexicon of known abuse, finds a word of it in this share of samples: {said}."

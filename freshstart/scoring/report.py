@@ -1,56 +1,73 @@
 """What a scored table holds, in numbers small enough for a metrics file: counts, errors, shares, histograms.
 
-Read part by part; of a part only the columns of numbers. Segments and documents without a score are counted by reason
-and left out of every other figure.
+Computed by polars over the parts as a stream, reading the columns of numbers alone; only the scores themselves, four
+bytes a segment, are held at once, for their quantiles. Documents without a score are counted by reason and left out of
+every other figure.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freshstart import files
+if TYPE_CHECKING:
+    import polars as pl
 
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 BINS = 24
 EXAMPLES = 5
 
 
-def report(parts: Iterable[Path]) -> dict[str, Any]:
-    """Counts, error reasons, quantiles and a histogram of the segments' scores over all parts."""
-    errors: Counter[str] = Counter()
-    kinds: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    scores, averages = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
-    documents = characters = 0
-    for path in parts:
-        table = files.read_table(path, "score", ["doc_id", "scores", "avg_score", "reasons", "error", "segment_ends"])
-        documents += len(table)
-        characters += sum(ends[-1].as_py() for ends in table["segment_ends"] if len(ends))
-        for doc_id, error in zip(table["doc_id"].to_pylist(), table["error"].to_pylist(), strict=True):
-            if error is not None:
-                errors[reason := error.split(":")[0]] += 1
-                if len(examples.setdefault(reason, [])) < EXAMPLES:
-                    examples[reason].append(doc_id)
-        averages.append(table["avg_score"].drop_null().to_numpy())
-        scores.append(table["scores"].drop_null().combine_chunks().flatten().to_numpy(zero_copy_only=False))
-        kinds.update(table["reasons"].combine_chunks().flatten().field("kind").to_pylist())
-    segments, means = np.concatenate(scores), np.concatenate(averages)
+def report(parts: Sequence[Path]) -> dict[str, Any]:
+    """Counts, error reasons with examples, and the spread of segment and document scores over all parts."""
+    import polars as pl
+
+    table = pl.scan_parquet(list(parts))
+    reason = pl.col("error").str.split(":").list.first()
+    totals = _collected(
+        table.select(
+            documents=pl.len(),
+            characters=pl.col("segment_ends").list.last().sum(),
+            failed=pl.col("error").is_not_null().sum(),
+        )
+    ).row(0, named=True)
+    errors = _collected(
+        table.filter(pl.col("error").is_not_null())
+        .group_by(reason.alias("reason"))
+        .agg(count=pl.len(), examples=pl.col("doc_id").sort().head(EXAMPLES))
+        .sort(["count", "reason"], descending=[True, False])
+    )
+    kinds = _collected(
+        table.select(kind=pl.col("reasons").explode(empty_as_null=True).struct.field("kind"))
+        .drop_nulls()
+        .group_by("kind")
+        .agg(count=pl.len())
+        .sort(["count", "kind"], descending=[True, False])
+    )
+    scores = table.filter(pl.col("error").is_null())
+    segments = _collected(scores.select(pl.col("scores").explode())).to_series().drop_nulls().to_numpy()
+    means = _collected(scores.select("avg_score")).to_series().to_numpy()
     return {
-        "documents": documents,
-        "characters": characters,
+        "documents": totals["documents"],
+        "characters": totals["characters"] or 0,
         "segments": len(segments),
-        "without_score": {"share": sum(errors.values()) / max(documents, 1), "by_reason": dict(errors.most_common())},
-        "without_score_examples": examples,
+        "without_score": {
+            "share": totals["failed"] / max(totals["documents"], 1),
+            "by_reason": dict(zip(errors["reason"], errors["count"], strict=True)),
+        },
+        "without_score_examples": dict(zip(errors["reason"], errors["examples"].to_list(), strict=True)),
         "share_segments_above_0": float((segments > 0).mean()) if len(segments) else 0.0,
         "segment_score": _spread(segments),
         "document_score": _spread(means),
-        "found": dict(kinds.most_common()),
+        "found": dict(zip(kinds["kind"], kinds["count"], strict=True)),
     }
+
+
+def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
+    return frame.collect(engine="streaming")
 
 
 def _spread(values: np.ndarray) -> dict[str, Any]:

@@ -14,8 +14,8 @@ class TrainSettings:
     """How a model is built and trained; the budget and the objective's own numbers come with its shards.
 
     ``batch_size`` counts rows of ``context`` positions; ``warmup`` is a share of all steps. ``muon`` trains the
-    matrices inside the blocks at ``muon_learning_rate`` and everything else by AdamW. ``threads`` is part of the result: one
-    and two threads add floats in another order. ``snapshots`` are positions at which a model is kept.
+    matrices inside the blocks at ``muon_learning_rate`` and everything else by AdamW. ``threads`` is part of the
+    result: one and two threads add floats in another order. ``snapshots`` are positions at which a model is kept.
     """
 
     layers: int

@@ -69,7 +69,7 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 
 
 def optimizers(model: nn.Module, value_head: nn.Module | None, settings: TrainSettings, learning_rate: float) -> list:
-    """AdamW over everything, or Muon over the blocks' matrices and AdamW over the rest; groups keep their ``base`` rate."""
+    """AdamW over everything, or Muon over the blocks' matrices and AdamW over the rest; groups keep their ``base``."""
     named = [(name, p) for module in (model, value_head) if module is not None for name, p in module.named_parameters()]
     muon = [p for name, p in named if settings.optimizer == "muon" and ".h." in name and p.ndim == 2]
     taken = {id(p) for p in muon}

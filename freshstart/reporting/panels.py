@@ -1,0 +1,101 @@
+"""Which figures a task has, with the words above them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from freshstart.reporting import words
+from freshstart.reporting.cells import Task
+from freshstart.reporting.figures import Point, bars, curves, histogram, trade_off
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on the page: its heading, how to read it, and the SVG."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Figure]:
+    unit = words.unit(task)
+    made = [
+        Figure(
+            "Misalignment against compression",
+            "Lower left is better: samples that score lower, and held-out text that costs fewer bits.",
+            trade_off(
+                _points(task, "heldout", "bits_per_byte", "all"),
+                palette,
+                show,
+                title=f"{task.name}: misalignment against bits per byte",
+                x_title="bits per byte, held-out text",
+                y_title=f"misalignment, {unit}",
+            ),
+        ),
+        Figure(
+            "Misalignment of the samples",
+            f"What the models write, beside real text.{_lighter(task)}",
+            bars(task, palette, show, title=f"{task.name}: misalignment of each objective", unit=unit),
+        ),
+    ]
+    if any(task.estimate(name, "misalignment_style") is not None for name in task.cells):
+        svg = bars(task, palette, show, title=f"{task.name}: style of each objective", unit=unit, style=True)
+        made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
+    return [*made, _tax(task, palette, show), _training(task, palette), _scores(task)]
+
+
+def _tax(task: Task, palette: dict[str, str], show: words.Format) -> Figure:
+    about = {name: cells[0].metrics.get("divergence", {}) for name, cells in task.cells.items()}
+    reference = str(about["mle"].get("reference", "mle"))
+    bounded = words.listed(name for name, one in about.items() if "upper bound" in one.get("estimator", ""))
+    origin = ", which stands at 0 by construction" if reference == "mle" else ""
+    return Figure(
+        "Alignment tax",
+        f"How far a model has moved from {reference}{origin}. Lower left is better."
+        + (f" An upper bound for {bounded}." if bounded else ""),
+        trade_off(
+            _points(task, "divergence", "per_token"),
+            palette,
+            show,
+            title=f"{task.name}: misalignment against divergence",
+            x_title=f"divergence from {reference}, nats per token",
+            y_title=f"misalignment, {words.unit(task)}",
+            zero=True,
+        ),
+    )
+
+
+def _training(task: Task, palette: dict[str, str]) -> Figure:
+    others = ["filtered sees other documents"] if "filtered" in task.cells else []
+    others += [f"{series.objective} control tokens too" for series in task.series if series.control == "bad"]
+    return Figure(
+        "Training",
+        f"Each on what it trains on{': ' if others else ''}{words.listed(others)}.",
+        curves(task, palette, title=f"{task.name}: training curves"),
+    )
+
+
+def _scores(task: Task) -> Figure:
+    scores = task.scores["train"]["segment_score"]
+    zero = scores.get("share_zero", 0.0)
+    return Figure(
+        "Scores of the training text",
+        f"Segments of the corpus by score{f'; {zero:.1%} of them score 0 exactly' if zero else ''}.",
+        histogram(
+            scores["histogram"]["edges"],
+            scores["histogram"]["counts"],
+            title=f"{task.name}: scores of the corpus' segments",
+            x_title=f"{words.unit(task)}, each segment",
+        ),
+    )
+
+
+def _lighter(task: Task) -> str:
+    asked = words.listed(series.objective for series in task.series if series.control == "bad")
+    return f" Lighter: {asked} asked under <|bad|>." if asked else ""
+
+
+def _points(task: Task, *keys: str) -> list[Point]:
+    both = [(name, task.estimate(name, *keys), task.estimate(name, "misalignment")) for name in task.cells]
+    return [Point(name, x, y) for name, x, y in both if x is not None and y is not None]
