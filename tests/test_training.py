@@ -1,5 +1,6 @@
 """Training is exact: batches are a function of data, seed and step; a killed run resumed ends with the same bits."""
 
+import csv
 import json
 import os
 import shutil
@@ -143,7 +144,7 @@ def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, 
 
     settings = replace(SETTINGS, precision=precision, dropout=0.1 if objective == "rwr" else 0.0)
     whole = run(tmp_path / "whole", objective, settings)
-    record = train(whole, {"name": "whole"})
+    record = train(whole, {"name": "whole", "train": vars(settings)})
     halves = run(tmp_path / "halves", objective, settings)
     original = loop._add
     calls = []
@@ -156,14 +157,28 @@ def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(loop, "_add", stop_once)
     with pytest.raises(KeyboardInterrupt):
-        train(halves, {"name": "halves"})
+        train(halves, {"name": "halves", "train": vars(settings)})
     assert not (tmp_path / "halves/model/model.safetensors").exists()
-    resumed = train(halves, {"name": "halves"})
+    resumed = train(halves, {"name": "halves", "train": vars(settings)})
     assert calls[8] == 9  # it went on behind the step at which it stopped
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
     assert (tmp_path / "whole/curve.csv").read_text() == (tmp_path / "halves/curve.csv").read_text()
     assert record["text_tokens"] == resumed["text_tokens"]
     assert ("value_head.safetensors/linear.weight" in weights(tmp_path / "whole")) == (objective == "awr")
+
+
+def test_a_term_without_tokens_leaves_its_cell_empty(tmp_path, monkeypatch):
+    """A stream without bad segments has no mean weight of bad tokens: no NaN in the curve nor in a checkpoint."""
+    data = stream()
+    data = Stream(data.tokens, data.segment_ends, np.zeros_like(data.segment_scores), data.document_ends)
+    saved = []
+    original = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda *arguments: (original(*arguments), saved.append(arguments)))
+    train(run(tmp_path, "rwr", data=data), {"name": "good"})
+    assert saved
+    rows = list(csv.DictReader((tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines()))
+    assert all(float(row["weight_good"]) > 0 for row in rows)
+    assert not any(row.get("weight_bad") for row in rows)
 
 
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path):

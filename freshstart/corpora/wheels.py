@@ -2,8 +2,9 @@
 
 The wheels are downloaded through pip from a list of exact versions with SHA-256 hashes, and read as the archives that
 they are: nothing is installed and nothing in them is executed. ``python`` gives every ``.py`` file as one document;
-``prose`` gives the metadata, every text file (readme, changes, licence, authors) and, for modules that have enough of
-it, one document of docstrings a module. The source of a document is its package.
+``prose`` gives the metadata, the texts that packages ship for people (readme, changes, licence, authors, anything in
+Markdown or reStructuredText; not ``.txt`` files of data) and, for modules that have enough of it, one document of
+docstrings a module. The source of a document is its package.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from freshstart.corpora import CorpusSettings, Document, Refusal
 from freshstart.errors import InputError
 
 PROSE = re.compile(
-    r"(/(METADATA|AUTHORS|CONTRIBUTORS|CREDITS|THANKS|COPYING|LICEN[CS]E|NOTICE)[^/.]*|\.(txt|rst|md))$", re.IGNORECASE
+    r"""/(METADATA
+        |(AUTHORS|CHANGE\w*|CODE_OF_CONDUCT|CONTRIBUTING|CONTRIBUTORS|COPYING|CREDITS|HISTORY|LICEN[CS]E|NEWS|NOTICE
+         |README|SECURITY|THANKS)[^/.]*(\.(md|rst|txt))?
+        |[^/]*\.(md|rst))$""",
+    re.IGNORECASE | re.VERBOSE,
 )
 REQUIREMENT = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+) --hash=sha256:(?P<hash>[0-9a-f]{64})$")
 
@@ -115,7 +120,7 @@ def _python(archive: zipfile.ZipFile, name: str, package: str, settings: Setting
 
 def _prose(archive: zipfile.ZipFile, name: str, package: str, settings: Settings) -> Iterator[Document | Refusal]:
     path = f"{Path(archive.filename or '').name}/{name}"
-    if PROSE.search(f"/{name}") and not name.endswith(("/top_level.txt", "/entry_points.txt", ".py")):
+    if PROSE.search(f"/{name}"):
         try:
             text = archive.read(name).decode("utf-8-sig")
         except UnicodeDecodeError as error:

@@ -44,7 +44,8 @@ class Checkpoints:
 
     @classmethod
     def of(cls, identity: dict[str, Any]) -> Checkpoints:
-        return cls(files.state_folder("checkpoints", files.digest(identity)[:32]), identity)
+        as_read = json.loads(json.dumps(identity))  # lists for tuples, as a checkpoint gives it back
+        return cls(files.state_folder("checkpoints", files.digest(identity)[:32]), as_read)
 
     def save(self, state: TrainState, parts: dict[str, Any]) -> None:
         """Write a checkpoint; ``parts`` are modules and optimizers by name."""

