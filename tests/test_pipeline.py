@@ -155,9 +155,9 @@ def test_a_change_reruns_what_it_must(repro):
         return {f"{stage}@toxicity-{name}-{seed}" for stage in ("train", "evaluate") for name in names}
 
     assert changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__") == {"compare"}
-    awr = changed("freshstart/objectives/awr.py", "(reward - value) ** 2", "1.0 * (reward - value) ** 2")
+    awr = changed("freshstart/objectives/awr.py", "(reward - value) ** 2", "(reward - value).abs()")
     assert awr == {"shards@toxicity-awr", "compare"} | cells("awr")
-    weights = changed("freshstart/objectives/rewards.py", ".clamp(max=most)", ".clamp(max=1.0 * most)")
+    weights = changed("freshstart/objectives/rewards.py", ".clamp(max=most)", ".clamp(max=most) ** 0.5")
     assert {stage for stage in weights if not stage.startswith("shards")} == {"compare"} | cells("rwr", "awr")
     beta = changed("conf/scale/tests.yaml", "beta: 1.0, alpha: 0.5", "beta: 0.5, alpha: 0.5")
     assert {stage for stage in beta if not stage.startswith("shards")} == {"compare"} | cells("awr")
