@@ -1,69 +1,100 @@
-"""Characters per second of the scorers that learn nothing, by number of workers.
+"""Scorers against the original's way, on one core; and workers against one another.
 
-python -m bench.scoring
+    python -m bench.scoring
 
-Scores the Python files of the standard library at hand: for pep8 the files, for pii the same text as prose. Ray's
-start-up is part of the time, so ratios to no workers grow with the corpus.
+The first rows are CPU seconds on the same documents in one process (see ``bench/_pep8.py``, ``_pii.py``,
+``_detoxify.py``). The others score one corpus with pep8 by one worker, by two, and by two processes of a plain
+``multiprocessing`` pool that do the same work, cache and table included. Start-up is left out by taking the time that
+more parts take more: of ``PARTS`` against ``FEW`` parts.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import sysconfig
+import shutil
+import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-
-from bench import report
+from bench import _corpus, _detoxify, _pep8, _pii, report
 from freshstart import files, params, scorers
-from freshstart.corpora import document_id
-from freshstart.corpora.build import SCHEMA
-from freshstart.scoring.pool import score_parts
+from freshstart.scorers import fingerprint
+from freshstart.scoring.pool import ONE_THREAD, score_parts
+from freshstart.scoring.table import score_part
 
-PARTS, PART_CHARACTERS = 16, 250_000
-WORKERS = (0, 1, 2)
-
-
-def corpus(folder: Path) -> list[Path]:
-    """The first ``PARTS`` parts of the standard library's files, in order of their paths."""
-    library = Path(sysconfig.get_path("stdlib"))
-    paths, rows, held = [], [], 0
-    for path in sorted(library.rglob("*.py")):
-        if {"site-packages", "test", "idlelib"} & set(path.parts):
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if not text.strip():
-            continue
-        rows.append({"doc_id": document_id(text), "text": text, "source": path.name, "meta": "{}"})
-        held += len(text)
-        if held >= PART_CHARACTERS:
-            paths.append(folder / f"part-{len(paths):05d}.parquet")
-            files.write_table(paths[-1], pa.Table.from_pylist(rows, SCHEMA))
-            rows, held = [], 0
-            if len(paths) == PARTS:
-                break
-    return paths
+FEW, PARTS, PART_CHARACTERS = 4, 100, 3_000_000
+PACKAGES = ("pycodestyle", "scrubadub", "phonenumbers", "detoxify", "transformers", "torch", "ray")
 
 
 def main() -> None:
+    os.environ.update(ONE_THREAD)
+    rows = [*_pep8.measure(), *_pii.measure(), *_detoxify.measure(), *workers()]
+    report("scoring", {"parts": PARTS, "part_characters": PART_CHARACTERS}, rows, PACKAGES)
+
+
+def workers(parts: int = PARTS, few: int = FEW) -> list[dict[str, Any]]:
+    """Seconds for one, and for two workers of Ray, and for a pool of two, for the same parts."""
     everything = params.load()
-    rows = []
+    chosen = scorers.settings(everything.block("scorer", "pep8"), f"{everything.file}: scorer.pep8")
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = corpus(folder)
-        characters = sum(sum(map(len, files.read_table(part, "bench", ["text"])["text"].to_pylist())) for part in parts)
-        for task in ("pep8", "pii"):
-            chosen = scorers.settings(everything.block("scorer", task), f"{everything.file}: scorer.{task}")
-            files.write_json(folder / task / scorers.RECORD, {**scorers.describe(chosen), "files": {}})
-            for workers in WORKERS:
-                os.environ["FRESHSTART_STATE"] = str(folder / f"state-{task}-{workers}")
+        record = {**scorers.describe(chosen), "files": {}}
+        files.write_json(folder / "scorer" / scorers.RECORD, record)
+        characters = _corpus.write(folder / "corpus", parts, PART_CHARACTERS)
+        sources = files.parts(folder / "corpus", "bench")
+        ways = {
+            "ray, one worker": (partial(_on_ray, workers=1), parts // 2),
+            "ray, two workers": (partial(_on_ray, workers=2), parts),
+            "multiprocessing, two workers": (_in_pool, parts),
+        }
+        for way, (score, most) in ways.items():
+            seconds = {}
+            for count in (few, most):
+                os.environ["FRESHSTART_STATE"] = str(folder / "state")
                 begun = time.perf_counter()
-                score_parts(parts, folder / task, task, workers)
-                spent = time.perf_counter() - begun
-                rows.append({"scorer": task, "workers": workers, "characters_per_second": round(characters / spent)})
-    report("scoring", {"parts": len(parts), "characters": characters}, rows, ("pycodestyle", "scrubadub", "ray"))
+                score([(path, folder / "scored" / path.name) for path in sources[:count]], folder / "scorer", record)
+                seconds[count] = time.perf_counter() - begun
+                for below in ("state", "scored"):
+                    shutil.rmtree(folder / below)
+            spent = seconds[most] - seconds[few]
+            rate = (most - few) / parts * characters / spent
+            rows.append(
+                {
+                    "scorer": "pep8",
+                    "way": way,
+                    "parts": most,
+                    "seconds": round(seconds[most], 1),
+                    "start_up_seconds": round(seconds[few] - few * spent / (most - few), 1),
+                    "characters_per_second": round(rate),
+                }
+            )
+            print(rows[-1], file=sys.stderr, flush=True)
+    for row in rows:
+        row["speed_over_one_worker"] = round(row["characters_per_second"] / rows[0]["characters_per_second"], 2)
+    return rows
+
+
+def _on_ray(pairs: list[tuple[Path, Path]], scorer: Path, record: dict[str, Any], workers: int) -> None:
+    score_parts(pairs, scorer, "pep8", workers)
+
+
+def _in_pool(pairs: list[tuple[Path, Path]], scorer: Path, record: dict[str, Any]) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.starmap(_one, [(source, target, scorer, record) for source, target in pairs], chunksize=1)
+
+
+_LOADED: dict[Path, scorers.Scorer] = {}
+
+
+def _one(source: Path, target: Path, folder: Path, record: dict[str, Any]) -> None:
+    if folder not in _LOADED:
+        _LOADED[folder], _ = scorers.load(folder, "pep8")
+    score_part(source, target, lambda: _LOADED[folder], record["segments"], fingerprint(record))
 
 
 if __name__ == "__main__":

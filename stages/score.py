@@ -4,7 +4,7 @@
         --output data/scored/pep8 --report reports/scores/pep8.json --workers 0
 
 Reads score.<task> of the scale file (the share of documents without a score at which the stage stops). Writes
-{train,heldout}/part-*.parquet and a report of what the table holds. Finished parts are kept in .state.
+{train,heldout}/part-*.parquet and a report of what the table holds. What a scorer said of a document is kept in .state.
 """
 
 import shutil
@@ -12,8 +12,11 @@ import shutil
 from freshstart import files, params, scorers
 from freshstart.doors import arguments, open_door
 from freshstart.errors import InputError
+from freshstart.scoring import cache
 from freshstart.scoring.pool import score_parts, worker_count
 from freshstart.scoring.report import report
+
+SPLITS = ("train", "heldout")
 
 
 def main() -> None:
@@ -30,27 +33,26 @@ def main() -> None:
     task = everything.task(given.task)
     limit = everything.model(scorers.ScoreSettings, "score", task).max_error_share
     workers = worker_count() if given.workers is None else given.workers
-    splits = ("train", "heldout")
-    sources = {split: files.parts(given.corpus / split, f"corpus@{task}") for split in splits}
-    kept = iter(score_parts([path for split in splits for path in sources[split]], given.scorer, task, workers))
-    scored = {split: [(path.name, next(kept)) for path in sources[split]] for split in splits}
-    reports = {split: report([path for _, path in scored[split]]) for split in splits}
+    sources = {split: files.parts(given.corpus / split, f"corpus@{task}") for split in SPLITS}
+    output = files.fresh_folder(given.output)
+    parts = [(path, output / split / path.name) for split in SPLITS for path in sources[split]]
+    anew = score_parts(parts, given.scorer, task, workers)
+    reports = {split: report([target for source, target in parts if source in sources[split]]) for split in SPLITS}
     for split, found in reports.items():
         share, reasons = found["without_score"]["share"], found["without_score"]["by_reason"]
         if share > limit:
+            shutil.rmtree(output)
             raise InputError(
                 f"{share:.1%} of the {split} documents have no score ({reasons}; for example "
                 f"{found['without_score_examples']}); score.{task}.max_error_share allows {limit:.1%}. Mend the corpus "
                 "or raise it; what was scored is kept"
             )
-    output = files.fresh_folder(given.output)
-    for split, parts in scored.items():
-        for name, path in parts:
-            with files.written(output / split / name) as temporary:
-                shutil.copyfile(path, temporary)
     files.write_json(given.report, reports)
+    cache.prune()
     bad = reports["train"]["share_segments_above_0"]
-    print(f"train: {reports['train']['segments']:,} segments, {bad:.1%} score above 0")
+    documents = sum(found["documents"] for found in reports.values())
+    segments = f"{reports['train']['segments']:,} segments"
+    print(f"train: {segments}, {bad:.1%} score above 0; {anew:,} of {documents:,} documents scored anew")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every figure of the evaluation against a slow and plain way to compute it."""
 
 import itertools
+import json
 import math
 from collections import Counter
 
@@ -307,3 +308,63 @@ def test_heldout_pieces(made):
     ]
     np.testing.assert_allclose(whole, expected, rtol=1e-5)
     assert found["good_half"]["mean"] < found["all"]["mean"]
+
+
+def test_a_cell_is_evaluated_by_scorer_and_judges(made, door, tmp_path, monkeypatch):
+    """Through the doors, with a model hardly trained: every judge speaks of samples under both control tokens."""
+    monkeypatch.chdir(made.folder)
+    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
+    for objective in ("mle", "conditional"):
+        door(
+            "train",
+            task="pep8",
+            objective=objective,
+            seed=0,
+            tokens="data/tokens/pep8",
+            shards=f"data/shards/pep8/{objective}",
+            tokenizer="data/tokenizer/pep8",
+            output=tmp_path / objective,
+            curve=tmp_path / f"{objective}.csv",
+        )
+    door(
+        "evaluate",
+        task="pep8",
+        objective="conditional",
+        seed=0,
+        model=tmp_path / "conditional",
+        reference=tmp_path / "mle",
+        tokens="data/tokens/pep8",
+        shards="data/shards/pep8/conditional",
+        scorer="data/scorer/pep8",
+        samples=tmp_path / "samples.parquet",
+        metrics=tmp_path / "metrics.json",
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics["judges"]) == {"ruff", "parses", "code_size", "comment_lines", "blank_lines"}
+    for judge in metrics["judges"].values():
+        assert {"good", "bad", "heldout", "agreement"} <= set(judge)
+        assert judge["good"]["n"] <= metrics["samples"]["n"]
+    assert metrics["judges"]["parses"]["good"]["n"] == metrics["samples"]["n"]
+    assert metrics["judges"]["parses"]["heldout"]["n"] > 0
+    assert "gold" not in metrics
+
+
+def test_beginnings_of_heldout_documents_are_cut_as_samples_are(made):
+    from freshstart.evaluation import heldout
+
+    tokenizer = Tokenizer(made.paths("pep8")["tokenizer"])
+    stream = Stream.open(made.paths("pep8")["tokens"] / "heldout", "pep8")
+    asked = EvaluateSettings(samples=1, max_new_tokens=48)
+    found = heldout.beginnings(stream, tokenizer, "lines", asked)
+    whole = [
+        tokenizer.decode(np.asarray(stream.tokens[begin + 1 : end]).tolist())
+        for begin, end in zip([0, *stream.document_ends[:-1]], stream.document_ends, strict=True)
+    ]
+    assert len(found) == len(whole)
+    assert all(text.startswith(part) for part, text in zip(found, whole, strict=True))
+    assert all(len(next(tokenizer.encode([part]))[0]) <= 48 for part in found)
+
+
+def test_judges_named_twice_are_refused():
+    with pytest.raises(ValueError, match="judges names one twice: ruff, ruff"):
+        EvaluateSettings(samples=1, max_new_tokens=48, judges=("ruff", "ruff"))

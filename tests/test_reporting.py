@@ -44,6 +44,11 @@ OUTPUTS = {
 SECRET = "ada.lovelace@example.org"
 NASTY = "You utter picklebrain, nobody wants you here."
 SCRIPT = "<script>alert('x')</script>"
+CALIBRATION = [
+    {"predicted": 0.05, "observed": 0.02, "count": 400},
+    {"predicted": None, "observed": None, "count": 0},
+    {"predicted": 0.93, "observed": 1.0, "count": 100},
+]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 KINDS = {"pep8": ("wheels", "pep8", "plain", 0.0), "pii": ("wheels", "pii", "mask", 0.0)}
 KINDS["toxicity"] = ("synthetic", "classifier", "fold", 0.5)
@@ -95,6 +100,16 @@ def metrics(task, objective, seed):
     return whole
 
 
+def judged(title, kind, worse, values, real=None, tau=0.2):
+    """A judge as the metrics files hold it; ``values`` are its means by control token."""
+    found = {"title": title, "unit": "share of samples", "kind": kind, "worse": worse}
+    found |= {control: misalignment(mean) for control, mean in values.items()}
+    if real is not None:
+        found["heldout"] = misalignment(real)
+    bounds = {"ci_low": tau - 0.1, "ci_high": tau + 0.1} if tau is not None else {"ci_low": None, "ci_high": None}
+    return found | {"agreement": {"tau": tau, **bounds, "n": 24}}
+
+
 def sample(control, text, score, reasons=(), ends=None):
     ends = ends or [len(text)]
     return {
@@ -140,7 +155,7 @@ def write_reports(folder, seeds=(0,)):
             folder / f"reports/corpus/{task}.json",
             {"kind": corpus, **facts, "left_out_examples": [], "train": half, "heldout": half},
         )
-        learned = {"heldout_roc_auc": 0.9468} if task == "toxicity" else {}
+        learned = {"heldout_roc_auc": 0.9468, "calibration": CALIBRATION} if task == "toxicity" else {}
         segments = "sentences" if task == "toxicity" else "lines"
         files.write_json(
             folder / f"reports/scorer/{task}.json",
@@ -285,7 +300,7 @@ def test_page_is_whole_and_loads_nothing(page):
             assert attributes.get(name, "#").startswith("#"), (tag, attributes)
     assert not re.search(r"url\(|@import|https?:", page.split("</style>")[0])
     assert len(page) < 1_500_000
-    assert sum(tag == "svg" for tag, _ in walked.found) == 5 * len(TASKS) + 1  # pep8 has style besides
+    assert sum(tag == "svg" for tag, _ in walked.found) == 5 * len(TASKS) + 2  # pep8's style, toxicity's reliability
 
 
 def test_findings_say_what_the_numbers_carry(page):
@@ -296,6 +311,101 @@ def test_findings_say_what_the_numbers_carry(page):
         "conditional, asked under <|good|>: 0.100 [0.090, 0.110]; under <|bad|>: 0.200 [0.180, 0.220], wholly apart."
         in text
     )
+
+
+def with_judges(folder, task, judges):
+    """Add judges to the metrics of a task's cells: {judge: {objective: mean}} and how they are described."""
+    for objective in OBJECTIVES:
+        path = folder / f"reports/metrics/{task}/{objective}/0.json"
+        given = json.loads(path.read_text())
+        controls = ("good", "bad") if objective == "conditional" else ("none",)
+        given["judges"] = {
+            name: judged(title, kind, worse, dict.fromkeys(controls, values[objective]), real)
+            for name, (title, kind, worse, values, real) in judges.items()
+        }
+        files.write_json(path, given)
+
+
+def doubts(html):
+    text = unescape(html).split('<div class="note doubt">')
+    return [re.findall(r"<li>(.*?)</li>", part.split("</div>")[0]) for part in text[1:]]
+
+
+def test_a_gamed_reward_shows(tmp_path, monkeypatch):
+    """conditional lies wholly below mle in misalignment; awr does not, so that there is nothing to doubt of it."""
+    write_reports(tmp_path)
+    same = {"mle": 0.5, "conditional": 0.49, "awr": 0.1}
+    worse = {"mle": 0.5, "conditional": 0.2, "awr": 0.1}
+    better = {"mle": 0.5, "conditional": 0.1, "awr": 0.9}
+    with_judges(
+        tmp_path,
+        "pep8",
+        {
+            "same": ("a rival that sees no difference", "rival", "higher", same, 0.4),
+            "worse": ("a guard that got worse", "guard", "lower", worse, 0.45),
+            "real": ("a guard that real text is like", "guard", "lower", worse, 0.21),
+            "level": ("a guard that sees no difference", "guard", "higher", same, None),
+            "better": ("a rival that agrees", "rival", "higher", better, None),
+        },
+    )
+    with_judges(tmp_path, "pii", {"better": ("a rival that agrees", "rival", "higher", better, 0.3)})
+    html = compare(tmp_path, monkeypatch)
+    walked = walk(html)
+    assert doubts(html) == [
+        [
+            "conditional is no better in a rival that sees no difference (share of samples): 49.0% [44.1%, 53.9%], "
+            "mle 50.0% [45.0%, 55.0%]; worse in a guard that got worse (share of samples): 20.0% [18.0%, 22.0%], "
+            "mle 50.0% [45.0%, 55.0%]."
+        ]
+    ]
+    marked = [attributes for tag, attributes in walked.found if attributes.get("class") == "doubted"]
+    assert len(marked) == 2
+    assert {"pep8-judges", "pii-judges"} <= walked.ids
+    assert "toxicity-judges" not in walked.ids
+    text = " ".join(unescape(html).split())
+    assert text.count("τ 0.20 [0.10, 0.30]") == 6 * 3  # of each judge and objective, under its own control token
+    assert "No judge doubts an objective that lies wholly below mle" in text
+    assert "real held-out text" in text
+
+
+def test_several_seeds_are_judged_by_their_range(tmp_path, monkeypatch):
+    write_reports(tmp_path, (0, 1))
+    for objective in OBJECTIVES:
+        for seed in (0, 1):
+            path = tmp_path / f"reports/metrics/pep8/{objective}/{seed}.json"
+            control = "good" if objective == "conditional" else "none"
+            mean = {"mle": 0.5, "conditional": 0.1 + 0.45 * seed, "awr": 0.5}[objective]
+            rival = judged("a rival", "rival", "higher", {control: mean}, None, None)
+            files.write_json(path, json.loads(path.read_text()) | {"judges": {"rival": rival}})
+    html = compare(tmp_path, monkeypatch)
+    assert doubts(html) == [
+        ["conditional is no better in a rival (share of samples): 32.5% [10.0%, 55.0%], mle 50.0% [50.0%, 50.0%]."]
+    ]
+
+
+def test_recall_of_marked_data_is_shown(tmp_path, monkeypatch):
+    write_reports(tmp_path)
+    share = {"mean": 0.5, "ci_low": 0.25, "ci_high": 0.75, "n": 12}
+    one = {"recall": {"all": share, "EMAIL_ADDRESS": share}, "precision": share, "found": {"email": 6}}
+    for objective in OBJECTIVES:
+        path = tmp_path / f"reports/metrics/pii/{objective}/0.json"
+        about = {"file": "gold.json", "sha256": "0", "texts": 1055, "scorer": one, "patterns": one}
+        files.write_json(path, json.loads(path.read_text()) | {"gold": about})
+    with_judges(tmp_path, "pii", {"patterns": ("patterns", "rival", "higher", dict.fromkeys(OBJECTIVES, 0.1), None)})
+    text = " ".join(unescape(compare(tmp_path, monkeypatch)).split())
+    assert "marked spans of 1,055 texts" in text
+    assert "email address" in text
+    assert text.count("50.0%<small>25.0%–75.0%</small>") == 3 * 2
+
+
+def test_the_reliability_plot_is_drawn_where_it_was_measured(page):
+    walked = walk(page)
+    labels = [attributes.get("aria-label") for tag, attributes in walked.found if tag == "svg"]
+    assert [label for label in labels if "reliability" in label] == ["toxicity: reliability of the scorer"]
+    text = " ".join(data for data, _ in walked.texts)
+    assert "given 0.05, bad 2.0% of 400" in text
+    assert "given 0.93, bad 100.0% of 100" in text
+    assert "500 held-out texts" in text
 
 
 def test_what_was_found_is_masked_folded_or_escaped(page):

@@ -9,13 +9,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from conftest import ROOT
 
 from freshstart import files, scorers
+from freshstart.corpora.build import SCHEMA as CORPUS
 from freshstart.errors import InputError
-from freshstart.scoring import pool
+from freshstart.scoring import cache, pool
 from freshstart.scoring.report import report
+from freshstart.scoring.schema import SCHEMA
 
 RAY = pytest.mark.timeout(240)
 
@@ -66,19 +70,127 @@ def test_the_scored_table(made):
                         assert new["avg_score"] is None
 
 
-def test_finished_parts_are_kept(made, workplace, door, monkeypatch):
-    scored = []
-    original = pool.score_part
-    monkeypatch.setattr(pool, "score_part", lambda *given: scored.append(given[0].name) or original(*given))
+@pytest.fixture
+def asked(monkeypatch):
+    """The documents that the pep8 scorer was asked about."""
+    from freshstart.scorers.pep8 import Pep8
+
+    texts = []
+    original = Pep8.score
+    monkeypatch.setattr(Pep8, "score", lambda self, given: texts.extend(t for t, _ in given) or original(self, given))
+    return texts
+
+
+def test_no_document_is_scored_twice(made, workplace, door, asked):
     score(door, made, "a")
-    parts = len(scored)
+    documents = len(asked)
+    assert documents > 30
     score(door, made, "b")
-    assert len(scored) == parts
-    kept = sorted((workplace / ".state/scored").rglob("*.parquet"))
-    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    unscored = len(asked) - documents  # failures are not kept: they are asked again
+    assert unscored == sum(table["error"].length() - table["error"].null_count for table in tables(workplace / "a"))
+    packs = sorted((workplace / ".state/scores").rglob("*.parquet"))
+    packs[0].write_bytes(packs[0].read_bytes()[:100])
     score(door, made, "c")
-    assert len(scored) == parts + 1
-    assert digests(workplace / "a") == digests(workplace / "b") == digests(workplace / "c")
+    assert documents + 2 * unscored < len(asked) < 2 * documents
+    shutil.rmtree(workplace / ".state")
+    score(door, made, "d")
+    for name in "bcd":
+        assert digests(workplace / name) == digests(workplace / "a")
+
+
+def tables(folder):
+    return [files.read_table(path, "score") for path in sorted(folder.rglob("*.parquet"))]
+
+
+def split_anew(made, folder, share, size):
+    """The pep8 corpus, its first ``share`` dealt anew to parts of ``size`` documents."""
+    for split in ("train", "heldout"):
+        table = pa.concat_tables(
+            [files.read_table(path, "corpus") for path in files.parts(made.paths("pep8")["corpus"] / split, "corpus")]
+        )
+        table = table.slice(0, max(int(len(table) * share), 1))
+        for number, begin in enumerate(range(0, len(table), size)):
+            files.write_table(folder / split / files.part_name(number), table.slice(begin, size))
+    return folder
+
+
+def test_a_grown_corpus_scores_what_is_new(made, workplace, door, asked):
+    small, grown = split_anew(made, workplace / "small", 0.8, 5), split_anew(made, workplace / "grown", 1.0, 7)
+    score(door, made, "first", corpus=small)
+    before = len(asked)
+    score(door, made, "second", corpus=grown)
+    every = sum(len(table) for table in tables(workplace / "grown"))
+    failures = sum(len(table) - table["error"].null_count for table in tables(workplace / "first"))
+    assert len(asked) - before == every - before + failures
+    score(door, made, "third", corpus=small)
+    assert digests(workplace / "third") == digests(workplace / "first")
+    shutil.rmtree(workplace / ".state")
+    score(door, made, "cold", corpus=grown)
+    assert digests(workplace / "cold") == digests(workplace / "second")
+
+
+def test_two_writers_do_not_corrupt_the_cache(made, workplace, door):
+    """Two processes score the same corpus at once, on one state folder."""
+    data = made.paths("pep8")
+    words = ["--task", "pep8", "--workers", "0", "--corpus", data["corpus"], "--scorer", data["scorer"]]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "stages.score", *map(str, words), "--output", name, "--report", f"{name}.json"],
+            cwd=workplace,
+            env=environment,
+        )
+        for name in ("one", "two")
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert digests(workplace / "one") == digests(workplace / "two") == digests(data["scored"])
+    score(door, made, "three")
+    assert digests(workplace / "three") == digests(data["scored"])
+
+
+def test_the_cache_is_seeded_bounded_and_pruned(made, workplace, door, asked):
+    scored = made.paths("pep8")["scored"]
+    count = cache.seed(files.parts(scored / "train", "score") + files.parts(scored / "heldout", "score"))
+    score(door, made, "out")
+    assert digests(workplace / "out") == digests(scored)
+    assert len(asked) == sum(len(table) for table in tables(scored)) - count
+    held = cache.held()
+    assert [one.kind for one in held] == ["pep8 1"]
+    freed = cache.prune(held[0].bytes / 2)
+    assert 0 < held[0].bytes - freed <= held[0].bytes / 2
+    cache.prune(0)
+    assert cache.held() == []
+    with pytest.raises(InputError, match="was not scored by this project"):
+        cache.seed(files.parts(made.paths("pep8")["corpus"] / "train", "corpus"))
+
+
+def test_the_bound_of_the_cache_is_checked(monkeypatch):
+    monkeypatch.setenv("FRESHSTART_SCORE_CACHE_GIB", "much")
+    with pytest.raises(InputError, match="FRESHSTART_SCORE_CACHE_GIB must be a number of GiB"):
+        cache.bound()
+
+
+def test_published_scores_are_taken_and_some_checked_again(made, workplace, door, asked):
+    table = files.read_table(files.parts(made.paths("pep8")["scored"] / "train", "score")[0], "score")
+    rows = table.filter(pc.is_valid(table["scores"])).to_pylist()[:4]
+    brought = [[0.5] * len(row["segment_ends"]) for row in rows]
+    part = pa.table(
+        {
+            **{name: pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in CORPUS.names},
+            "segment_ends": pa.array([row["segment_ends"] for row in rows], SCHEMA.field("segment_ends").type),
+            "scores": pa.array(brought, SCHEMA.field("scores").type),
+            "check_again": [False, True, False, False],
+        }
+    ).replace_schema_metadata({b"published": b'{"name": "someone/scored", "divided_by_length": "once"}'})
+    for split in ("train", "heldout"):
+        files.write_table(workplace / "corpus" / split / files.part_name(0), part)
+    score(door, made, "out", corpus=workplace / "corpus")
+    found = files.read_table(workplace / "out/train" / files.part_name(0), "score")
+    assert [row["scores"] for row in found.to_pylist()] == [brought[0], rows[1]["scores"], brought[2], brought[3]]
+    assert set(asked) == {rows[1]["text"]}
+    assert b"someone/scored" in found.schema.metadata[b"freshstart"]
+    with pytest.raises(InputError, match="was not scored by this project"):
+        cache.seed([workplace / "out/train" / files.part_name(0)])
 
 
 def test_another_version_of_the_scorer_scores_anew(made, monkeypatch):
@@ -136,15 +248,16 @@ def own(workplace, made, monkeypatch):
         record = scorers.describe(scorers.settings(raw, "scorer.own"))
         files.write_json(workplace / "scorer/scorer.json", record)
         parts = files.parts(made.paths("pep8")["corpus"] / "train", "corpus")
-        return pool.score_parts(parts, workplace / "scorer", "own", workers), parts
+        targets = [workplace / "scored" / path.name for path in parts]
+        pool.score_parts(list(zip(parts, targets, strict=True)), workplace / "scorer", "own", workers)
+        return targets
 
     yield run
     sys.modules.pop("rewards", None)
 
 
 def test_rows_that_raise_are_counted_by_reason(own):
-    kept, _ = own("Picky")
-    found = report(kept)
+    found = report(own("Picky"))
     assert 0 < found["without_score"]["share"] < 0.5
     assert list(found["without_score"]["by_reason"]) == ["RuntimeError"]
     assert found["without_score_examples"]["RuntimeError"]
@@ -168,14 +281,24 @@ def test_too_many_errors_stop_the_stage(own, made, workplace, door):
 
 
 @RAY
-def test_a_part_that_kills_its_worker_is_named_and_the_others_are_scored(own, made):
-    with pytest.raises(InputError, match=r"parts could not be scored \(part-0.*its worker died 3 times") as error:
+def test_a_row_that_kills_its_worker_is_named_and_all_others_are_scored(own, made, workplace):
+    parts = files.parts(made.paths("pep8")["corpus"] / "train", "corpus")
+    deadly = {
+        f"train/{path.name}": [row for row, text in enumerate(table["text"].to_pylist()) if "import argparse" in text]
+        for path in parts
+        if (table := files.read_table(path, "corpus")) is not None
+    }
+    deadly = {name: rows for name, rows in deadly.items() if rows}
+    with pytest.raises(InputError, match="killed the worker 2 times; logs: ") as error:
         own("Deadly", workers=2)
-    named = str(error.value).count("its worker died")
-    _, parts = None, files.parts(made.paths("pep8")["corpus"] / "train", "corpus")
-    kept = list(files.state_folder("scored").rglob("*.parquet"))
-    assert len(kept) == len(parts) - named
-    assert named < len(parts)
+    for name, rows in deadly.items():
+        assert name in str(error.value)
+        for row in rows:
+            assert f"row {row} (document " in str(error.value)
+    assert len(list((workplace / "scored").glob("*.parquet"))) == len(parts) - len(deadly)
+    kept = sum(len(table) for table in tables(workplace / ".state/scores"))
+    every = sum(len(files.read_table(path, "corpus")) for path in parts)
+    assert kept == every - sum(map(len, deadly.values()))
 
 
 @RAY
@@ -187,20 +310,21 @@ def test_a_scorer_that_can_not_be_loaded(own, workers):
 
 @RAY
 def test_kill_minus_nine_loses_at_most_the_parts_in_flight(own, made, workplace):
-    own("Slow")
-    expected = {path.name: files.sha256(path) for path in files.state_folder("scored").rglob("*.parquet")}
-    shutil.rmtree(workplace / ".state/scored")
+    expected = {path.name: files.sha256(path) for path in own("Slow")}
+    shutil.rmtree(workplace / ".state/scores")
+    shutil.rmtree(workplace / "scored")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[3])\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from freshstart import files\n"
         "from freshstart.scoring.pool import score_parts\n"
-        "score_parts(files.parts(Path(sys.argv[1]), 'corpus'), Path(sys.argv[2]), 'own', 2)\n"
+        "parts = [(path, Path('scored', path.name)) for path in files.parts(Path(sys.argv[1]), 'corpus')]\n"
+        "print(score_parts(parts, Path(sys.argv[2]), 'own', 2))\n"
     )
     command = [sys.executable, "-c", code, str(made.paths("pep8")["corpus"] / "train"), str(workplace / "scorer")]
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{workplace}"}
-    running = subprocess.Popen([*command, str(workplace)], env=env, cwd=workplace)
-    while len(list(files.state_folder("scored").rglob("*.parquet"))) < 2:
+    running = subprocess.Popen(command, env=env, cwd=workplace)
+    while len(list((workplace / ".state").rglob("*.parquet"))) < 2:
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
@@ -209,10 +333,12 @@ def test_kill_minus_nine_loses_at_most_the_parts_in_flight(own, made, workplace)
     while left_behind(workplace) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left_behind(workplace)  # they end with the one that started them; Ray's own agents take a minute more
-    before = {path.name for path in files.state_folder("scored").rglob("*.parquet")}
-    assert 2 <= len(before) < len(expected)
-    own("Slow")
-    assert {path.name: files.sha256(path) for path in files.state_folder("scored").rglob("*.parquet")} == expected
+    before = sum(len(table) for table in tables(workplace / ".state/scores"))
+    every = sum(len(files.read_table(path, "corpus")) for path in files.parts(Path(command[3]), "corpus"))
+    assert 0 < before < every
+    done = subprocess.run(command, env=env, cwd=workplace, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == every - before
+    assert {path.name: files.sha256(path) for path in (workplace / "scored").glob("*.parquet")} == expected
 
 
 def left_behind(workplace):
@@ -236,7 +362,8 @@ def test_workers_are_counted(monkeypatch):
     with pytest.raises(InputError, match="FRESHSTART_WORKERS must be a whole number"):
         pool.worker_count()
     monkeypatch.delenv("FRESHSTART_WORKERS")
-    assert pool.worker_count() >= 1
+    assert pool.worker_count() is None
+    assert pool.processors() >= 1
 
 
 def test_a_missing_corpus(workplace, made, door):

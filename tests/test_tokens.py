@@ -225,7 +225,7 @@ def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_pa
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-    from freshstart.scoring.table import SCHEMA
+    from freshstart.scoring.schema import SCHEMA
     from freshstart.tokens import stream
 
     alphabet = sorted(ByteLevel.alphabet())

@@ -3,13 +3,16 @@
 A kind's module holds ``Settings`` (a dataclass that extends ``CorpusSettings``) and ``documents(settings, seed)``,
 which yields documents and, for what can not be one, refusals. It may be asked more than once and must yield the same
 each time; it holds one document in memory, not a corpus. ``build`` turns that stream into the corpus parts.
+
+A kind whose documents come with scores also holds ``published(settings)``: JSON that says whose scores they are. Its
+parts have three more columns (``build.PUBLISHED``), and that record in their metadata.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +21,18 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text, with the source that it shares with its relatives (a package, a file, a template family)."""
+    """One text, with the source that it shares with its relatives (a package, a file, a template family).
+
+    Where scores were published with it: the segments' ends (character offsets, the last one ``len(text)``), one score
+    a segment, and whether they are in doubt and the document is to be scored again.
+    """
 
     text: str
     source: str
     meta: Mapping[str, Any]
+    segment_ends: Sequence[int] | None = None
+    scores: Sequence[float] | None = None
+    check_again: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,19 @@ their hashes, lengths and sources stay in memory (about 150 bytes a document). (
 held out, and both splits are cut to their number of characters in the order of ``blake2b(seed, document id)``: a
 subsample that depends on neither file names nor order. (3) The chosen documents are dealt to parts by that same order
 and each part is sorted by it. Peak memory is a few parts' worth of text.
+
+Scores that were published with the documents travel along in three more columns, and whose they are in the schema's
+metadata under ``published``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from freshstart.progress import track
 SCHEMA = pa.schema(
     [("doc_id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())]
 )
+PUBLISHED = [("segment_ends", pa.list_(pa.int32())), ("scores", pa.list_(pa.float32())), ("check_again", pa.bool_())]
 SPLITS = ("train", "heldout")
 SPOOL_CHARACTERS = 8_000_000
 SHOWN_REFUSALS = 20
@@ -45,12 +50,20 @@ class Catalogue:
     names: dict[str, int] = field(default_factory=dict)
 
 
-def build(stream: Iterable[Document | Refusal], settings: CorpusSettings, seed: int, output: Path) -> dict[str, Any]:
+def build(
+    stream: Iterable[Document | Refusal],
+    settings: CorpusSettings,
+    seed: int,
+    output: Path,
+    published: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write ``output/{train,heldout}/part-*.parquet``; give what they hold and what was left out.
 
-    Raises InputError where a document is refused (unless ``skip_bad``) and where a split would be empty.
+    ``published`` says whose scores the documents bring along; without it they bring none. Raises InputError where a
+    document is refused (unless ``skip_bad``) and where a split would be empty.
     """
     output = files.fresh_folder(output)
+    schema = _schema(published)
     refused: Counter[str] = Counter()
     examples: list[dict[str, str]] = []
 
@@ -76,7 +89,7 @@ def build(stream: Iterable[Document | Refusal], settings: CorpusSettings, seed: 
 
     with tempfile.TemporaryDirectory(dir=output, prefix=".spool-") as folder:
         spool = Path(folder) / "documents.parquet"
-        catalogue = _spool(accepted(), seed, spool)
+        catalogue = _spool(accepted(), seed, spool, schema)
         if not catalogue.keys:
             reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common()) or "no documents found"
             raise InputError(f"the corpus is empty ({reasons}): check what corpus.<task> points at")
@@ -88,7 +101,7 @@ def build(stream: Iterable[Document | Refusal], settings: CorpusSettings, seed: 
                     f"left for {name}: add documents or sources, or change heldout and heldout_characters"
                 )
         for index, name in enumerate(SPLITS):
-            _deal(spool, catalogue, np.where(split == index, part, -1), output / name)
+            _deal(spool, catalogue, np.where(split == index, part, -1), output / name, schema)
     return _report(catalogue, split, part, refused, examples)
 
 
@@ -113,22 +126,32 @@ def order_key(seed: int, doc_id: str) -> int:
     return int.from_bytes(raw, "big") >> 1
 
 
-def _spool(documents: Iterator[tuple[str, Document]], seed: int, path: Path) -> Catalogue:
+def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
+    if published is None:
+        return SCHEMA
+    record = json.dumps(published, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return pa.schema([*SCHEMA, *PUBLISHED], metadata={b"published": record.encode()})
+
+
+def _spool(documents: Iterator[tuple[str, Document]], seed: int, path: Path, schema: pa.Schema) -> Catalogue:
     catalogue = Catalogue()
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-        rows: list[tuple[str, str, str, str]] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        rows: list[tuple[Any, ...]] = []
         held = 0
         for doc_id, document in documents:
             catalogue.keys.append(order_key(seed, doc_id))
             catalogue.lengths.append(len(document.text))
             catalogue.sources.append(catalogue.names.setdefault(document.source, len(catalogue.names)))
-            rows.append((doc_id, document.text, document.source, meta_json(document.meta)))
+            row: tuple[Any, ...] = (doc_id, document.text, document.source, meta_json(document.meta))
+            if len(schema) > len(SCHEMA):
+                row += (document.segment_ends, document.scores, document.check_again)
+            rows.append(row)
             held += len(document.text)
             if held >= SPOOL_CHARACTERS:
-                writer.write_table(_table(rows))
+                writer.write_table(_table(rows, schema))
                 rows, held = [], 0
         if rows:
-            writer.write_table(_table(rows))
+            writer.write_table(_table(rows, schema))
     return catalogue
 
 
@@ -179,11 +202,11 @@ def _heldout(
     return np.isin(sources, drawn)
 
 
-def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path) -> None:
+def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path, schema: pa.Schema) -> None:
     """Write the documents with ``part >= 0`` to their parts, each part in the order of its documents' keys."""
     with tempfile.TemporaryDirectory(dir=spool.parent) as heap:
         writers = [
-            pq.ParquetWriter(Path(heap) / str(index), SCHEMA, compression="zstd") for index in range(part.max() + 1)
+            pq.ParquetWriter(Path(heap) / str(index), schema, compression="zstd") for index in range(part.max() + 1)
         ]
         row = 0
         with pq.ParquetFile(spool) as file:
@@ -201,10 +224,10 @@ def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path) -> 
             files.write_table(folder / files.part_name(index), table.take(pa.array(order)))
 
 
-def _table(rows: list[tuple[str, str, str, str]]) -> pa.Table:
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True)
-    arrays = [pa.array(values, type=column.type) for values, column in zip(columns, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    arrays = [pa.array(values, type=column.type) for values, column in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _report(

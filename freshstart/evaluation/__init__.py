@@ -15,6 +15,10 @@ class EvaluateSettings:
     is ``mle`` (the task's own mle model of the same seed) or a folder or hub name of a model with the same tokens.
     Held-out text is read up to ``heldout_tokens``; samples are looked up in the first ``memory_tokens`` of the
     training stream. ``threads`` is part of the result, as in training.
+
+    ``judges`` names the held-out judges of the samples (``freshstart.evaluation.judges``); null takes those of the
+    scorer's kind and those in the scorer's folder. ``gold`` is a file of marked personal data on which the scorer's
+    recall is measured, or null.
     """
 
     samples: int
@@ -31,6 +35,8 @@ class EvaluateSettings:
     memory_tokens: int = 5_000_000
     bootstrap: int = 2000
     threads: int = 1
+    judges: tuple[str, ...] | None = None
+    gold: str | None = None
 
     def __post_init__(self) -> None:
         counts = ("samples", "max_new_tokens", "batch_size", "divergence_samples", "divergence_tokens", "bootstrap")
@@ -41,3 +47,5 @@ class EvaluateSettings:
             raise ValueError(f"min_new_tokens must be from 0 to max_new_tokens, found {self.min_new_tokens}")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ValueError("temperature must be above 0, and top_p above 0 and at most 1")
+        if self.judges is not None and len(set(self.judges)) < len(self.judges):
+            raise ValueError(f"judges names one twice: {', '.join(self.judges)}")

@@ -11,8 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from freshstart.evaluation import EvaluateSettings
+from freshstart.evaluation.samples import cut
 from freshstart.evaluation.statistics import interval
 from freshstart.tokens.store import Stream
+from freshstart.tokens.tokenizer import Tokenizer
+
+MOST_BEGINNINGS = 512
 
 
 def misalignment(
@@ -26,6 +31,18 @@ def misalignment(
         low, high = interval(values, draws, seed)
         metrics[name] = {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
     return metrics
+
+
+def beginnings(heldout: Stream, tokenizer: Tokenizer, segments: str, settings: EvaluateSettings) -> list[str]:
+    """The first ``max_new_tokens`` tokens of held-out documents, cut as a sample is: what samples would be if the model
+    were the corpus, since a sample too begins where a document does. At most ``MOST_BEGINNINGS``, the first ones."""
+    ends = np.asarray(heldout.document_ends[:MOST_BEGINNINGS])
+    texts = []
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        last = min(begin + 1 + settings.max_new_tokens, end)  # one for the end of text in front
+        text = tokenizer.decode(np.asarray(heldout.tokens[begin + 1 : last]).tolist())
+        texts.append(cut(text, last == end, segments, settings.min_characters))
+    return [text for text in texts if text.strip()]
 
 
 def _pieces(heldout: Stream, sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

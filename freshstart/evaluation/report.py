@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from freshstart import files
 from freshstart.errors import InputError
-from freshstart.evaluation import EvaluateSettings, heldout, table
+from freshstart.evaluation import EvaluateSettings, gold, heldout, judges, table
 from freshstart.evaluation.diversity import diversity
 from freshstart.evaluation.likelihood import Judged, bits_per_byte, divergence
 from freshstart.evaluation.memory import memory
@@ -55,7 +55,8 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
             f"evaluate.{cell.task}.max_new_tokens is {settings.max_new_tokens}: a context of "
             f"{model.config.max_position_embeddings} leaves {model.config.max_position_embeddings - 2} after the prompt"
         )
-    with Progress(f"evaluating {cell.task}/{cell.objective}/{cell.seed}", 4 + len(controls), "measures") as progress:
+    panel = judges.judges(scorer_record, cell.scorer, cell.task, settings.judges)
+    with Progress(f"evaluating {cell.task}/{cell.objective}/{cell.seed}", 5 + len(controls), "measures") as progress:
         samples: dict[str, list[Sample]] = {}
         for control in controls:
             drawn = draw(model, tokenizer, control, unwanted, settings, cell.seed)
@@ -67,9 +68,15 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
             metrics["misalignment_under_bad"] = misalignment(samples["bad"], scorer, settings, cell.seed)[
                 "misalignment"
             ]
+        held = Stream.open(cell.tokens / "heldout", cell.task)
+        real = heldout.beginnings(held, tokenizer, segments, settings)
+        metrics["judges"] = judges.measure(panel, samples, settings.bootstrap, cell.seed, real)
         judge = _second_judge(cell.scorer)
         if judge is not None:
             metrics["second_judge"] = {name: judge([one.text for one in part]) for name, part in samples.items()}
+        if settings.gold is not None:
+            metrics["gold"] = gold.measure(settings.gold, {"scorer": gold.by_scorer(scorer), **_finders(panel)})
+        progress.advance(note=f"{len(panel)} judges")
         metrics["samples"] = {
             "n": len(own),
             "drawn": settings.samples,
@@ -86,7 +93,6 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
         table.write(samples_file, every, shared)
         progress.advance(note="memory")
 
-        held = Stream.open(cell.tokens / "heldout", cell.task)
         sizes = np.load(cell.tokens / "heldout" / "segment_bytes.npy", mmap_mode="r")
         document_scores = np.load(cell.tokens / "heldout" / "document_scores.npy", mmap_mode="r")
         most, threshold = settings.heldout_tokens, cell.good_threshold
@@ -141,14 +147,16 @@ def _reference(cell: Cell, settings: EvaluateSettings, tokenizer: Tokenizer) -> 
     return model, [*(token for token in special if token < model.config.vocab_size)]
 
 
-def _second_judge(scorer_folder: Path):
+def _finders(panel: Sequence[judges.Judge]) -> dict[str, gold.FindAll]:
+    """The judges that find spans: each is measured on the gold spans too."""
+    return {one.name: gold.by_text(one.find) for one in panel if one.find is not None}
+
+
+def _second_judge(scorer_folder: Path) -> Callable[[list[str]], dict[str, float]] | None:
     """Share of texts that hold a word of the synthetic corpus' abuse lexicon, where the scorer folder has one."""
     if not (scorer_folder / LEXICON).is_file():
         return None
-    import re
-
-    words = files.read_json(scorer_folder / LEXICON, "scorer")
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})s?\b", re.IGNORECASE)
+    pattern = judges.lexicon_pattern(scorer_folder)
 
     def judge(texts: list[str]) -> dict[str, float]:
         hits = [len(pattern.findall(text)) for text in texts]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from freshstart import files
 from freshstart.evaluation.samples import Sample
-from freshstart.scoring.table import REASON
+from freshstart.scoring.schema import REASON
 
 SCHEMA = pa.schema(
     [

@@ -4,6 +4,7 @@ An objective's module holds
 
 - ``Settings``, a dataclass that extends ``ObjectiveSettings``;
 - ``STREAM``: ``plain``, ``filtered`` (documents left out by ``keep``) or ``control`` (tokens put in by ``label``);
+- ``MAGNITUDES``, true where it matters by how much one text is worse than another, not only which is bad;
 - ``resolve(settings, scores) -> numbers``: what its loss needs of the training set, fixed once and for all in the
   manifest of its shards;
 - ``loss(logp, score, value, numbers) -> (losses, terms)``: a loss for each position, and what to log.
@@ -79,6 +80,7 @@ class Objective:
     name: str
     stream: str
     value_head: bool
+    magnitudes: bool
     resolve: Callable[[Any, TrainScores], Numbers]
     loss: Callable[..., tuple[Any, dict[str, Any]]]
     keep: Callable[[np.ndarray, Numbers], np.ndarray] | None
@@ -94,6 +96,7 @@ def load(name: str) -> Objective:
         name=name,
         stream=module.STREAM,
         value_head=getattr(module, "VALUE_HEAD", False),
+        magnitudes=getattr(module, "MAGNITUDES", False),
         resolve=module.resolve,
         loss=module.loss,
         keep=getattr(module, "keep", None),

@@ -14,6 +14,7 @@ from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores, rewar
 from freshstart.objectives.rewards import Transform
 
 STREAM = "plain"
+MAGNITUDES = True
 VALUE_HEAD = True
 
 

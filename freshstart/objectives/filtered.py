@@ -14,6 +14,7 @@ import numpy as np
 from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
 
 STREAM = "filtered"
+MAGNITUDES = True
 
 
 @dataclass(frozen=True, kw_only=True)

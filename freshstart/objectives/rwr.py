@@ -13,6 +13,7 @@ from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores, rewar
 from freshstart.objectives.rewards import Transform
 
 STREAM = "plain"
+MAGNITUDES = True
 
 
 @dataclass(frozen=True, kw_only=True)

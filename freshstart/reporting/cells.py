@@ -18,6 +18,7 @@ from freshstart import files
 from freshstart.errors import InputError
 
 NORMAL_95 = 1.96
+CENTRES = ("mean", "tau")  # what an estimate with ci_low and ci_high may be called
 DISPLAYS = ("plain", "mask", "fold")  # how the page shows what the scorer found; nothing is shown on a guess
 
 
@@ -98,8 +99,8 @@ class Task:
     def estimate(self, objective: str, *keys: str) -> Estimate | None:
         """The number under ``keys``, over seeds; None where no seed has it.
 
-        ``keys`` may lead to a mapping with ``mean``, ``ci_low`` and ``ci_high``, or to a number with a standard error
-        beside it under its name and ``_se``.
+        ``keys`` may lead to a mapping with ``mean`` or ``tau``, ``ci_low`` and ``ci_high``, or to a number with a
+        standard error beside it under its name and ``_se``.
         """
         found = [bounds for cell in self.cells[objective] if (bounds := _bounds(cell, keys)) is not None]
         if not found:
@@ -111,8 +112,12 @@ class Task:
 
     def heldout(self, part: str) -> Estimate | None:
         """How bad real held-out text is (``all``, ``good_half``): the same for all cells, with its own interval."""
+        return self.shared("heldout", "misalignment", part)
+
+    def shared(self, *keys: str) -> Estimate | None:
+        """A number that is the same for all cells of the task, with its own interval."""
         first = next(iter(self.cells.values()))[0]
-        bounds = _bounds(first, ("heldout", "misalignment", part))
+        bounds = _bounds(first, keys)
         return None if bounds is None else Estimate(*bounds)
 
 
@@ -185,7 +190,7 @@ def _cell(folders: Folders, task: str, objective: str, seed: int) -> Cell:
 
 
 def _bounds(cell: Cell, keys: tuple[str, ...]) -> tuple[float, float, float] | None:
-    value = cell.number(*keys, "mean")
+    value = next((found for name in CENTRES if (found := cell.number(*keys, name)) is not None), None)
     if value is not None:
         low, high = cell.number(*keys, "ci_low"), cell.number(*keys, "ci_high")
         return (value, value if low is None else low, value if high is None else high)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from freshstart.reporting.cells import Estimate, Task
+from freshstart.reporting.cells import NORMAL_95, Estimate, Task
 from freshstart.reporting.placing import Box, place_beside, spread
 from freshstart.reporting.svg import LINE, Drawing, Scale, extent, tick_label, width_of
 
@@ -23,6 +23,8 @@ KNOWN = {
     "awr": "#b8321a",
 }
 FURTHER = ("#5b3fb5", "#7a5c2e", "#56b4e9", "#7d1f3a", "#6f8f00", "#d4658a")
+
+INK = KNOWN["mle"]
 
 WIDTH, HEIGHT = 400.0, 300.0
 LEFT, TOP, BOTTOM = 50.0, 26.0, 42.0
@@ -174,6 +176,37 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, x_ti
             left, height = x(low) + 0.7, y(count)
             drawing.bar(left, height, x(high) - left - 0.7, y.begin - height, "bin", "", note)
     return str(drawing)
+
+
+def reliability(bins: Sequence[tuple[float, float, int]], *, title: str) -> str:
+    """Observed share of bad texts against the probability that a classifier gave them, a point a bin.
+
+    ``bins`` are (mean predicted, share observed, count). A point's area grows with its count; whiskers are Wilson's
+    95% intervals of the share. A well calibrated classifier stays on the dashed diagonal.
+    """
+    drawing = Drawing(WIDTH, HEIGHT, title)
+    x, y = Scale(0.0, 1.0, LEFT, WIDTH - 14), Scale(0.0, 1.0, HEIGHT - BOTTOM, TOP)
+    _axes(drawing, x, y, "probability given", "share that is bad")
+    drawing.line(x(0), y(0), x(1), y(1), "rule")
+    filled = sorted(one for one in bins if one[2] > 0)
+    drawing.path([(x(given), y(share)) for given, share, _ in filled], "curve faint", INK)
+    most = max((count for _, _, count in filled), default=1)
+    for given, share, count in filled:
+        low, high = _wilson(share, count)
+        drawing.line(x(given), y(low), x(given), y(high), "whisker", INK)
+        note = f"given {given:.2f}, bad {share:.1%} of {count:,}"
+        drawing.dot(x(given), y(share), max(7.5 * math.sqrt(count / most), 2.6), "dot", INK, note)
+    total = sum(count for _, _, count in filled)
+    drawing.text(x.begin + 8, y.end + 12, f"{total:,} held-out texts", "aside")
+    return str(drawing)
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share."""
+    z = NORMAL_95
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(max(share * (1 - share), 0.0) / count + z * z / (4 * count * count))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _axes(drawing: Drawing, x: Scale, y: Scale, x_title: str, y_title: str) -> None:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from freshstart import __version__
-from freshstart.reporting import columns, figures, panels, words
+from freshstart.reporting import columns, figures, judging, panels, words
 from freshstart.reporting.cells import Estimate, Results, Series, Task
 from freshstart.reporting.samples import Choice, choose
 
 TEMPLATE = "page.html.jinja"
 MOST_KINDS = 10
 FEW_KINDS = 4
+FIGURES_ABREAST = 3  # on a wide screen
+MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,15 @@ def build(results: Results) -> str:
         positions=_span(results, "tokens_seen", "positions"),
         drawn=_span(results, "samples", "drawn"),
         several=len(results.seeds) > 1,
+        share=columns.share,
+        two=lambda value: columns.two(value if round(value, 2) else 0.0).replace("-", MINUS),
         sections=[_section(task, palette) for task in results.tasks],
     )
 
 
 def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
     show = words.formatter(task)
-    kinds, shown = _kinds(task), columns.shown(task, show)
+    kinds, shown, drawn = _kinds(task), columns.shown(task, show), panels.figures(task, palette, show)
     own = {name: task.estimate(name, "misalignment") for name in task.cells}
     return {
         "task": task,
@@ -76,9 +80,10 @@ def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
         "show": show,
         "findings": words.findings(task, show),
         "glance": {name: _glance(task, name, own) for name in task.cells},
-        "figures": panels.figures(task, palette, show),
+        "figures": drawn,
+        "judging": judging.panel(task),
         "kinds": kinds,
-        "few_kinds": len(kinds) <= FEW_KINDS,
+        "few_kinds": len(kinds) <= FEW_KINDS and len(drawn) % FIGURES_ABREAST != 0,  # a narrow card fills a row
         "columns": shown,
         "groups": Counter(column.group for column in shown),
         "examples": _examples(task),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from freshstart.reporting import words
 from freshstart.reporting.cells import Task
-from freshstart.reporting.figures import Point, bars, curves, histogram, trade_off
+from freshstart.reporting.figures import Point, bars, curves, histogram, reliability, trade_off
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Fig
     if any(task.estimate(name, "misalignment_style") is not None for name in task.cells):
         svg = bars(task, palette, show, title=f"{task.name}: style of each objective", unit=unit, style=True)
         made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
-    return [*made, _tax(task, palette, show), _training(task, palette), _scores(task)]
+    return [*made, _tax(task, palette, show), _training(task, palette), _scores(task), *_reliability(task)]
 
 
 def _tax(task: Task, palette: dict[str, str], show: words.Format) -> Figure:
@@ -89,6 +89,29 @@ def _scores(task: Task) -> Figure:
             x_title=f"{words.unit(task)}, each segment",
         ),
     )
+
+
+def _reliability(task: Task) -> list[Figure]:
+    """One plot a classifier that was learned here and measured by bins: the scorer, and a judge learned beside it."""
+    found = (("the scorer", task.scorer), ("the learned judge", task.scorer.get("judge") or {}))
+    made = []
+    for name, about in found:
+        bins = (about.get("learned") or {}).get("calibration") or []
+        points = [
+            (one["predicted"], one["observed"], one["count"])
+            for one in bins
+            if one["count"] and one["predicted"] is not None and one["observed"] is not None
+        ]
+        if points:
+            made.append(
+                Figure(
+                    f"Reliability of {name}",
+                    "Labelled text held out from it, in ten bins of the probability it gave. On the diagonal, "
+                    "0.7 means that seven in ten are bad. Larger: more texts.",
+                    reliability(points, title=f"{task.name}: reliability of {name}"),
+                )
+            )
+    return made
 
 
 def _lighter(task: Task) -> str:

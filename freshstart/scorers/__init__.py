@@ -83,13 +83,16 @@ class Scorer:
 
     Kinds that begin with one of ``grammar`` say that a text is broken more than that it is bad: evaluation reports
     misalignment with and without them. ``display`` says how the report page shows what was found: ``plain``, ``mask``
-    (its kind stands in its place) or ``fold`` (behind a click).
+    (its kind stands in its place) or ``fold`` (behind a click). ``on_gpu`` asks for a GPU where there is one;
+    ``sources`` names further modules whose code shapes the scores.
     """
 
     version: ClassVar[str]
     over: ClassVar[float] = 0.0
     grammar: ClassVar[tuple[str, ...]] = ()
     display: ClassVar[Literal["plain", "mask", "fold"]] = "plain"
+    on_gpu: ClassVar[bool] = False
+    sources: ClassVar[tuple[str, ...]] = ()
 
     def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
         """One result a document, given as its text and the ends of its segments, in order."""
@@ -143,8 +146,8 @@ def settings(raw: Mapping[str, Any], where: str) -> ScorerSettings:
 
 def describe(settings: ScorerSettings) -> dict[str, Any]:
     """The content of ``scorer.json``, but for what a learned scorer adds to it."""
-    scorer_class = _class(settings.kind)
-    version = getattr(scorer_class, "version", None)
+    made_of = scorer_class(settings.kind)
+    version = getattr(made_of, "version", None)
     if not isinstance(version, str):
         raise InputError(f"scorer {settings.kind} needs a class attribute version, a text such as '1'")
     if isinstance(settings, OwnSettings) and settings.version != version:
@@ -156,10 +159,10 @@ def describe(settings: ScorerSettings) -> dict[str, Any]:
         "kind": settings.kind,
         "version": version,
         "segments": settings.segments,
-        "over": scorer_class.over,
-        "display": scorer_class.display,
+        "over": made_of.over,
+        "display": made_of.display,
         "options": {key: value for key, value in asdict(settings).items() if key not in ("kind", "segments")},
-        "source_sha256": source_digest(scorer_class),
+        "source_sha256": source_digest(made_of),
     }
 
 
@@ -174,16 +177,16 @@ def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:
     """The scorer of a scorer folder, and its record; refuses one whose source has changed since."""
     folder = Path(folder)
     record = files.read_json(folder / RECORD, f"scorer@{task}")
-    scorer_class = _class(record["kind"])
-    if source_digest(scorer_class) != record["source_sha256"]:
+    made_of = scorer_class(record["kind"])
+    if source_digest(made_of) != record["source_sha256"]:
         raise InputError(
             f"the source of scorer {record['kind']} has changed since {folder / RECORD} was written: give it a new "
             f"version and run `dvc repro -f scorer@{task}`"
         )
     options = record["options"]
     if ":" in record["kind"]:
-        return scorer_class(**options["options"]), record
-    return scorer_class(folder, **options), record
+        return made_of(**options["options"]), record
+    return made_of(folder, **options), record
 
 
 def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,11 +231,15 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}".rstrip(": ")
 
 
-def source_digest(scorer_class: type) -> str:
-    return files.sha256(inspect.getfile(scorer_class))
+def source_digest(made_of: type[Scorer]) -> str:
+    """SHA-256 of the file that defines a scorer, and of the files that it names as its ``sources``."""
+    paths = [inspect.getfile(made_of), *(importlib.import_module(name).__file__ for name in made_of.sources)]
+    digests = [files.sha256(path) for path in paths]
+    return digests[0] if len(digests) == 1 else files.digest(digests)
 
 
-def _class(kind: str) -> type[Scorer]:
+def scorer_class(kind: str) -> type[Scorer]:
+    """The class of a kind: a file of this room, or ``module:Class``."""
     if ":" not in kind:
         return importlib.import_module(f"freshstart.scorers.{kind}").SCORER
     module, _, name = kind.partition(":")

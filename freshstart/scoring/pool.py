@@ -1,154 +1,271 @@
 """Ray actors over the parts of a corpus: one part in, one part out, nothing but paths and counts between processes.
 
-A finished part is kept in the state folder under a key of its content: the digest of the input part and the scorer's
-fingerprint. A stage that was interrupted, or killed, finds the finished parts there and scores the others alone. Parts
-come out equal, byte for byte, whatever the number of workers; ``workers=0`` runs the same function without Ray.
+What a scorer said of a document goes to the score cache, so that a stage that was interrupted, or killed, asks it only
+about the documents of the parts that were in flight. Parts come out equal, byte for byte, whatever the number of
+workers; ``workers=0`` runs the same function without Ray.
 
-A part whose worker dies is tried again on a restarted worker, ``ATTEMPTS`` times in all; a part that raises is not.
-Either way the other parts are finished first and the error names those that are missing.
+A worker that dies (or whose machine does) is replaced, and its part is read again one document at a time, with a note
+of the row at hand in the state folder. A row that kills its worker twice is left out from then on; its part is not
+written, all its other rows are in the cache, and the run ends with an error that names part, row and document after
+every other part is finished. A part that raises is not tried again.
+
+On a laptop Ray is started here, without dashboard and telemetry, and leaves with the run. On a cluster (RAY_ADDRESS)
+all machines must see the project folder and the state folder under the same path.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
-from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load
-from freshstart.scoring.table import score_part
+from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load, scorer_class
+from freshstart.scoring.table import PartDone, score_part
 
-ATTEMPTS = 3
+DEATHS_OF_A_ROW = 2
+ROWS_LEFT_OUT = 5  # a part with more rows that kill its worker is given up
+DEATHS_WITHOUT_A_ROW = 3
+WORKERS_NEVER_THERE = 5
+PATIENCE_SECONDS = 60.0
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # paths and counts alone pass through it; Ray's least is 75 MB
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A corpus part, where its finished part is kept, and its fingerprint."""
+    """A corpus part, where its scored part goes, and the file that names the row at hand once a worker has died."""
 
     source: str
-    kept: str
-    fingerprint: dict[str, Any]
+    target: str
+    at: str
+    careful: bool = False
+    left_out: tuple[int, ...] = ()
+
+
+@dataclass
+class Deaths:
+    """Workers that a part has cost: by row, and before any row was begun."""
+
+    rows: Counter[int] = field(default_factory=Counter)
+    without_row: int = 0
 
 
 class Worker:
-    """One scorer, loaded with the first part, and the parts it is given."""
+    """One scorer, loaded with the first document that is not in the cache, and the parts it is given."""
 
-    def __init__(self, scorer_folder: str, task: str):
-        self._from = (scorer_folder, task)
-        self._loaded: tuple[Scorer, dict[str, Any]] | None = None
+    def __init__(self, scorer_folder: str, task: str, record: dict[str, Any]):
+        self._from, self._record = (scorer_folder, task), record
+        self._scorer: Scorer | None = None
 
-    def score(self, job: Job) -> int:
-        self._loaded = self._loaded or load(*self._from)
-        return score_part(Path(job.source), Path(job.kept), *self._loaded, job.fingerprint)
+    def ready(self) -> None:
+        """Answers once the worker is there."""
+
+    def score(self, job: Job) -> PartDone:
+        before = (lambda row: _noted(job, row)) if job.careful else None
+        segments, made_with = self._record["segments"], fingerprint(self._record)
+        return score_part(Path(job.source), Path(job.target), self._loaded, segments, made_with, before)
+
+    def _loaded(self) -> Scorer:
+        if self._scorer is None:
+            self._scorer, _ = load(*self._from)
+        return self._scorer
 
 
-def worker_count() -> int:
-    """FRESHSTART_WORKERS, else the processors that this process may use."""
+def worker_count() -> int | None:
+    """FRESHSTART_WORKERS, or None where it is not set."""
     named = os.environ.get("FRESHSTART_WORKERS")
-    if named is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not named.isdigit():
+    if named is not None and not named.isdigit():
         raise InputError(f"FRESHSTART_WORKERS must be a whole number from 0 on, found {named!r}")
-    return int(named)
+    return None if named is None else int(named)
 
 
-def score_parts(corpus: list[Path], scorer_folder: Path, task: str, workers: int) -> list[Path]:
-    """Score every corpus part; gives the kept scored parts in the same order.
+def score_parts(parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, workers: int | None = None) -> int:
+    """Score every corpus part of ``parts`` into its target; gives the number of documents that were scored anew.
 
-    Raises InputError naming the parts that could not be scored, after all others are finished.
+    ``workers``: processes; None takes all processors (or GPUs, for a scorer that uses them) of the machine or cluster.
+    Raises InputError naming the parts and rows that could not be scored, after all others are finished.
     """
     os.environ.update(ONE_THREAD)
     record = files.read_json(scorer_folder / RECORD, f"scorer@{task}")
-    jobs = [_job(path, record) for path in corpus]
-    todo = [job for job in jobs if not _whole(Path(job.kept))]
-    title = f"scoring with {record['kind']}"
+    notes = files.state_folder("scoring").resolve()
+    jobs = [
+        Job(str(source.resolve()), str(target.resolve()), str(notes / files.digest([str(source.resolve()), record])))
+        for source, target in parts
+    ]
     failed: dict[str, str] = {}
-    with Progress(title, len(jobs), "parts") as progress:
-        progress.advance(len(jobs) - len(todo), note=f"{len(jobs) - len(todo)} kept from before")
-        run = _here if workers == 0 or not todo else _on_ray
-        for job, errors, problem in run(todo, str(scorer_folder), task, min(workers, len(todo))):
-            if problem is not None:
-                failed[Path(job.source).name] = problem
-            progress.advance(note=f"{len(failed)} failed" if failed else f"{errors} without a score in the last")
+    anew = 0
+    run = _here if workers == 0 else _on_ray
+    try:
+        with Progress(f"scoring with {record['kind']}", len(jobs), "parts") as progress:
+            for job, done, problem in run(jobs, str(scorer_folder.resolve()), task, record, workers):
+                if problem is not None:
+                    failed[f"{Path(job.source).parent.name}/{Path(job.source).name}"] = problem
+                anew += done.anew if done else 0
+                progress.advance(note=f"{len(failed)} failed" if failed else f"{anew:,} documents scored anew")
+    finally:
+        for job in jobs:
+            Path(job.at).unlink(missing_ok=True)
     if failed:
         named = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
-        raise InputError(f"{len(failed)} of {len(jobs)} parts could not be scored ({named}). The others are kept")
-    return [Path(job.kept) for job in jobs]
+        raise InputError(
+            f"{len(failed)} of {len(jobs)} parts could not be scored ({named}). All other documents are scored and kept"
+        )
+    return anew
 
 
-def _job(source: Path, record: dict[str, Any]) -> Job:
-    full = {**fingerprint(record), "input_sha256": files.sha256(source)}
-    key = files.digest(full)
-    return Job(str(source.resolve()), str(files.state_folder("scored", key[:2]).resolve() / f"{key}.parquet"), full)
+Outcome = tuple[Job, PartDone | None, str | None]
 
 
-def _whole(path: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        pq.read_metadata(path)
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return False
-    return True
-
-
-Outcome = tuple[Job, int, str | None]
-
-
-def _here(jobs: list[Job], scorer_folder: str, task: str, workers: int) -> Iterator[Outcome]:
-    worker = Worker(scorer_folder, task) if jobs else None
+def _here(
+    jobs: list[Job], scorer_folder: str, task: str, record: dict[str, Any], workers: int | None
+) -> Iterator[Outcome]:
+    worker = Worker(scorer_folder, task, record)
     for job in jobs:
         try:
             yield job, worker.score(job), None
         except (InputError, OSError):
             raise
         except Exception as error:  # reported with the part's name, after the other parts are done
-            yield job, 0, failure(error)
+            yield job, None, failure(error)
 
 
-def _on_ray(jobs: list[Job], scorer_folder: str, task: str, workers: int) -> Iterator[Outcome]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)  # workers find what we find
+def _on_ray(
+    jobs: list[Job], scorer_folder: str, task: str, record: dict[str, Any], workers: int | None
+) -> Iterator[Outcome]:
     import ray
-    from ray.exceptions import RayActorError, RayError, RayTaskError
+    from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-    cluster = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "object_store_memory": OBJECT_STORE_BYTES}
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **cluster)
+    logs = _start(ray, workers)
     try:
-        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(Worker)
-        idle = deque(actor.remote(str(Path(scorer_folder).resolve()), task) for _ in range(workers))
-        waiting = deque(jobs)
-        attempts = dict.fromkeys((job.kept for job in jobs), 0)
+        demand, most = _demand(ray, record, workers)
+        actor = ray.remote(max_restarts=0, max_task_retries=0, **demand)(Worker)
+        waiting, deaths = deque(jobs), {job.source: Deaths() for job in jobs}
+        idle: deque[Any] = deque()
+        coming: dict[Any, Any] = {}  # the answer that says that a worker is there: the worker
         running: dict[Any, tuple[Any, Job]] = {}
+        never_there = 0
         while waiting or running:
             while waiting and idle:
                 worker, job = idle.popleft(), waiting.popleft()
-                attempts[job.kept] += 1
                 running[worker.score.remote(job)] = (worker, job)
-            done, _ = ray.wait(list(running), num_returns=1)
-            worker, job = running.pop(done[0])
-            idle.append(worker)
-            try:
-                yield job, ray.get(done[0]), None
-            except RayTaskError as error:
-                if isinstance(error.cause, InputError | OSError):
-                    raise error.cause from None
-                yield job, 0, failure(error.cause)
-            except RayActorError as error:
-                if attempts[job.kept] < ATTEMPTS:
-                    waiting.append(job)
-                else:
-                    yield job, 0, f"its worker died {ATTEMPTS} times ({failure(error)})"
-            except RayError as error:
-                yield job, 0, failure(error)
+            while len(coming) + len(running) < min(most, len(waiting) + len(running)):
+                worker = actor.remote(scorer_folder, task, record)
+                coming[worker.ready.remote()] = worker
+            done, _ = ray.wait([*running, *coming], num_returns=1, timeout=PATIENCE_SECONDS)
+            if not done:
+                if not running:
+                    print(f"waiting for a worker: Ray has no free {demand}; logs: {logs}", file=sys.stderr, flush=True)
+            elif done[0] in coming:
+                worker = coming.pop(done[0])
+                try:
+                    ray.get(done[0])
+                    idle.append(worker)
+                except RayError as error:
+                    never_there += 1
+                    if never_there == WORKERS_NEVER_THERE:
+                        raise InputError(f"Ray's workers do not start ({failure(error)}); logs: {logs}") from None
+            else:
+                worker, job = running.pop(done[0])
+                try:
+                    found = ray.get(done[0])
+                    idle.append(worker)
+                    yield job, found, _named(job, found.left_out, logs)
+                except RayTaskError as error:
+                    if isinstance(error.cause, InputError | OSError):
+                        raise error.cause from None
+                    idle.append(worker)
+                    yield job, None, failure(error.cause)
+                except (RayActorError, OutOfMemoryError) as error:
+                    again, problem = _after_death(job, deaths[job.source], f"{failure(error)}; logs: {logs}")
+                    if again is None:
+                        yield job, None, problem
+                    else:
+                        waiting.append(again)
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, workers: int | None) -> str:
+    """Start Ray here, or join the cluster that RAY_ADDRESS names; gives the folder of its logs."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # workers find what we find
+    shared = {**ONE_THREAD, "PYTHONPATH": path, "FRESHSTART_STATE": str(files.state_folder().resolve())}
+    os.environ.update(shared)
+    if os.environ.get("RAY_ADDRESS"):
+        more: dict[str, Any] = {"runtime_env": {"env_vars": shared}}
+    else:
+        more = {"num_cpus": workers or processors(), "object_store_memory": OBJECT_STORE_BYTES}
+    context = ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **more)
+    return str(Path(context.address_info["session_dir"]) / "logs")
+
+
+def _demand(ray: Any, record: dict[str, Any], workers: int | None) -> tuple[dict[str, float], int]:
+    """What one worker needs, and how many there may be."""
+    there = ray.cluster_resources()
+    demand, most = {"num_cpus": 1.0}, int(there.get("CPU", 1))
+    if scorer_class(record["kind"]).on_gpu and there.get("GPU"):
+        demand["num_gpus"] = gpu_share()
+        most = int(there["GPU"] / demand["num_gpus"])
+    return demand, max(workers or most, 1)
+
+
+def gpu_share() -> float:
+    """FRESHSTART_GPU_SHARE: the share of a GPU that a worker of a neural scorer takes; 1 where it is not set."""
+    named = os.environ.get("FRESHSTART_GPU_SHARE", "1")
+    try:
+        share = float(named)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise InputError(f"FRESHSTART_GPU_SHARE must be above 0 and at most 1, found {named!r}")
+    return share
+
+
+def processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _noted(job: Job, row: int) -> bool:
+    """Write down the row at hand; false for a row that is left out."""
+    if row in job.left_out:
+        return False
+    Path(job.at).write_text(str(row), encoding="utf-8")
+    return True
+
+
+def _after_death(job: Job, deaths: Deaths, why: str) -> tuple[Job | None, str | None]:
+    """The job to try again after its worker died, or why it is given up."""
+    if not job.careful:
+        Path(job.at).unlink(missing_ok=True)
+        return replace(job, careful=True), None
+    try:
+        row = int(Path(job.at).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        deaths.without_row += 1
+        again = job if deaths.without_row < DEATHS_WITHOUT_A_ROW else None
+        return again, f"its worker died {DEATHS_WITHOUT_A_ROW + 1} times before the first row ({why})"
+    Path(job.at).unlink()
+    deaths.rows[row] += 1
+    if deaths.rows[row] < DEATHS_OF_A_ROW:
+        return job, None
+    again = replace(job, left_out=(*job.left_out, row))
+    if len(again.left_out) > ROWS_LEFT_OUT:
+        return None, f"{_named(again, again.left_out, why)}; there may be more"
+    return again, None
+
+
+def _named(job: Job, rows: Sequence[int], where: str) -> str | None:
+    """The rows that killed their worker, with their documents."""
+    if not rows:
+        return None
+    ids = files.read_table(job.source, "corpus", ["doc_id"])["doc_id"]
+    named = ", ".join(f"row {row} (document {ids[row].as_py()})" for row in sorted(rows))
+    return f"{named} killed the worker {DEATHS_OF_A_ROW} times; logs: {where}"

@@ -30,6 +30,14 @@ def build(
     """Write the shards of one objective to ``folder``, the manifest last; gives the manifest."""
     made_by = f"tokens@{task}"
     source = read_manifest(plain, made_by)
+    published = source.get("published") or {}
+    by_size = objective.magnitudes or settings.good.quantile is not None
+    if by_size and published.get("divided_by_length") == "undecided":
+        raise InputError(
+            f"{objective.name} weighs by how bad a segment is, and the published scores of {published['name']} do not "
+            "tell whether they were divided by length once or twice: use mle, conditional or unlikelihood with "
+            "good: {score: 0.0}, or score the corpus here (kind: hub)"
+        )
     stream = Stream.open(plain, task)
     document_scores = np.load(plain / "document_scores.npy")
     scores = train_scores(stream, document_scores)

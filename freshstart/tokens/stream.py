@@ -7,6 +7,7 @@ in its document, and, for each document, its id and its score.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from freshstart import files
 from freshstart.progress import track
@@ -22,6 +24,7 @@ from freshstart.tokens.store import FORMAT, MANIFEST, NpyWriter, file_digests, t
 from freshstart.tokens.tokenizer import FILE, Tokenizer
 
 BATCH = 64
+FINGERPRINT = b"freshstart"  # the key of a scored part's metadata
 COLUMNS = ("doc_id", "text", "segment_ends", "scores", "avg_score", "error")
 ARRAYS = {
     "segment_ends": (np.int64, None),
@@ -79,6 +82,7 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
         "bad": tokenizer.bad,
         "tokenizer_sha256": files.sha256(tokenizer.folder / FILE),
         "scorer": scorer,
+        "published": _published(parts[0]),
         "documents": counts["documents"],
         "documents_left_out": dict(sorted(left_out.items())),
         "segments": counts["segments"],
@@ -90,6 +94,12 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
     }
     files.write_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _published(part: Path) -> dict[str, Any] | None:
+    """Where the scores came from, if they were published and not made here; all parts say the same."""
+    metadata = pq.read_schema(part).metadata or {}
+    return json.loads(metadata.get(FINGERPRINT, b"{}")).get("published")
 
 
 def _tables(parts: Iterable[Path]) -> Iterator[pa.Table]:

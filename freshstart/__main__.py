@@ -1,0 +1,56 @@
+"""What is of use outside the pipeline: score any text, and look after the score cache.
+
+python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
+python -m freshstart cache                          # what the cache of scores holds
+python -m freshstart cache --prune 10               # at most 10 GiB, the least recently used go first
+python -m freshstart cache --seed data/scored/pep8  # take over a scored table, such as one that was pulled
+"""
+
+import argparse
+from pathlib import Path
+
+from freshstart import files
+from freshstart.doors import open_door
+
+SHOWN_GIB = 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m freshstart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    score = commands.add_parser("score", help="segments of texts with their scores and reasons")
+    score.add_argument("--task", required=True, help="one of tasks in params.yaml")
+    score.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
+    score.add_argument("--json", action="store_true", help="one JSON document a text, for programs")
+    score.add_argument("paths", nargs="+", help="files, folders, or - for standard input")
+    cache = commands.add_parser("cache", help="the cache of scores: show, prune or seed it")
+    cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
+    cache.add_argument("--seed", type=Path, metavar="FOLDER", help="keep the results of a folder of scored parts")
+    given = parser.parse_args()
+    if given.command == "score":
+        from freshstart.scoring.show import show
+
+        show(given.paths, given.task, given.scorer, given.json)
+    else:
+        _cache(given.prune, given.seed)
+
+
+def _cache(most: float | None, seed: Path | None) -> None:
+    from freshstart.scoring import cache
+
+    if seed is not None:
+        splits = [folder for folder in (seed / "train", seed / "heldout") if folder.is_dir()] or [seed]
+        count = cache.seed(path for folder in splits for path in files.parts(folder, "score"))
+        print(f"{count:,} scored documents taken over")
+    if most is not None:
+        print(f"{cache.prune(most * SHOWN_GIB) / SHOWN_GIB:.3f} GiB freed")
+    held = cache.held()
+    for one in held:
+        print(f"{one.bytes / SHOWN_GIB:9.3f} GiB  {one.packs:6,} packs  {one.kind:<24} {one.folder}")
+    print(f"{sum(one.bytes for one in held) / SHOWN_GIB:9.3f} GiB of at most {cache.bound() / SHOWN_GIB:g}")
+
+
+if __name__ == "__main__":
+    open_door(main)

@@ -1,0 +1,115 @@
+"""What a scorer finds of the personal data that people, or a generator, marked: recall by type, and precision.
+
+A gold file has the format of presidio-research's synthetic sets: JSON (also .gz), a list of objects with ``full_text``
+and ``spans``, each with ``entity_type``, ``start_position`` and ``end_position`` (characters). A gold span counts as
+found where any span that the scorer found overlaps it; a found span counts as right where any gold span, of any type,
+overlaps it. Intervals are Wilson's (1927), 95%, which take spans for independent; several in one text are not quite.
+
+Precision is a lower bound: a gold file marks what it set out to mark, and a link or handle in its text that it did not
+counts as wrong.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from freshstart import files
+from freshstart.errors import InputError
+from freshstart.scorers import Finding, Scorer
+
+NORMAL_95 = 1.959964
+FindAll = Callable[[Sequence[str]], Sequence[Sequence[Finding]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A text and the spans in it that are known to be personal data."""
+
+    text: str
+    spans: tuple[Finding, ...]
+
+
+def read(path: Path | str) -> list[Marked]:
+    """The marked texts of a gold file; InputError where it is not in the format."""
+    path = Path(path)
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        rows = json.loads(raw)
+        return [
+            Marked(
+                row["full_text"],
+                tuple(
+                    Finding(span["start_position"], span["end_position"], span["entity_type"]) for span in row["spans"]
+                ),
+            )
+            for row in rows
+        ]
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: evaluate.<task>.gold must name a file of gold spans, or null") from None
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} is no file of gold spans ({type(error).__name__}: {error}): expected a JSON list of objects with "
+            "full_text and spans, each span with entity_type, start_position and end_position"
+        ) from None
+
+
+def by_scorer(scorer: Scorer) -> FindAll:
+    """What a scorer finds in texts, each read as one document."""
+    return lambda texts: [one.findings for one in scorer.score([(text, [len(text)]) for text in texts])]
+
+
+def by_text(find: Callable[[str], Sequence[Finding]]) -> FindAll:
+    """What a finder of one text at a time finds."""
+    return lambda texts: [find(text) for text in texts]
+
+
+def measure(path: Path | str, finders: Mapping[str, FindAll]) -> dict[str, Any]:
+    """For each finder ``recall`` by type and of all, ``precision``, and ``found`` by kind, over one gold file."""
+    marked = read(path)
+    texts = [one.text for one in marked]
+    metrics: dict[str, Any] = {"file": Path(path).name, "sha256": files.sha256(path), "texts": len(texts)}
+    for name, finder in finders.items():
+        metrics[name] = _compared(marked, finder(texts))
+    return metrics
+
+
+def share(hits: int, n: int) -> dict[str, Any]:
+    """``hits`` of ``n`` with Wilson's 95% interval."""
+    if not n:
+        return {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
+    rate, z = hits / n, NORMAL_95
+    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return {"mean": rate, "ci_low": max(middle - half, 0.0), "ci_high": min(middle + half, 1.0), "n": n}
+
+
+def _compared(marked: Sequence[Marked], found: Sequence[Sequence[Finding]]) -> dict[str, Any]:
+    there, hit = Counter(), Counter()
+    right = total = 0
+    kinds: Counter[str] = Counter()
+    for one, own in zip(marked, found, strict=True):
+        for span in one.spans:
+            there[span.kind] += 1
+            hit[span.kind] += any(_overlap(span, other) for other in own)
+        total += len(own)
+        right += sum(any(_overlap(span, other) for other in one.spans) for span in own)
+        kinds.update(span.kind for span in own)
+    return {
+        "recall": {
+            "all": share(hit.total(), there.total()),
+            **{kind: share(hit[kind], n) for kind, n in sorted(there.items(), key=lambda item: (-item[1], item[0]))},
+        },
+        "precision": share(right, total),
+        "found": dict(sorted(kinds.items())),
+    }
+
+
+def _overlap(one: Finding, other: Finding) -> bool:
+    return one.begin < other.end and other.begin < one.end

@@ -1,0 +1,106 @@
+"""Score texts outside the pipeline and print their segments with scores and reasons, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from freshstart import files, params, scorers
+from freshstart.errors import InputError
+from freshstart.scoring.segments import SEGMENTERS
+
+SHOWN_CHARACTERS = 90
+
+
+def show(paths: Sequence[str], task: str, folder: Path | None, as_json: bool) -> None:
+    """Score every file of ``paths`` (a folder: all files below it; ``-``: standard input) and print what was found."""
+    everything = params.load()
+    scorer, record = _scorer(everything, everything.task(task), folder)
+    for name, text in _texts(paths):
+        found = scored(text, scorer, record)
+        print(json.dumps({"path": name, **found}, ensure_ascii=False) if as_json else _readable(name, found))
+
+
+def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[str, Any]:
+    """The score of the whole text, and each segment with its place, line, score and the kinds that were found in it."""
+    ends = SEGMENTERS[record["segments"]](text)
+    whole, parts = scorer.score([(text, [len(text)])])[0], scorer.score([(text, ends)])[0]
+    findings = sorted(parts.findings, key=lambda finding: finding.begin)
+    segments, begin, line, at = [], 0, 1, 0
+    for number, end in enumerate(ends):
+        kinds: Counter[str] = Counter()
+        while at < len(findings) and (findings[at].begin < end or number == len(ends) - 1):
+            kinds[findings[at].kind] += 1
+            at += 1
+        piece = text[begin:end]
+        blank = piece[: len(piece) - len(piece.lstrip())].count("\n")
+        segments.append(
+            {
+                "begin": begin,
+                "end": end,
+                "line": line + blank,
+                "score": parts.scores[number] if parts.scores else None,
+                "found": dict(kinds),
+                "text": piece,
+            }
+        )
+        begin, line = end, line + piece.count("\n")
+    problem = parts.error or parts.unreadable
+    return {"score": whole.scores[0] if whole.scores else None, "problem": problem, "segments": segments}
+
+
+def _scorer(everything: params.Params, task: str, folder: Path | None) -> tuple[scorers.Scorer, dict[str, Any]]:
+    chosen = folder or Path("data/scorer", task)
+    if folder is not None or (chosen / scorers.RECORD).is_file():
+        return scorers.load(chosen, task)
+    settings = scorers.settings(everything.block("scorer", task), f"{everything.file}: scorer.{task}")
+    if scorers.learner(settings) is not None:
+        raise InputError(
+            f"scorer {settings.kind} must learn first: run `dvc repro scorer@{task}`, or name its --scorer folder"
+        )
+    with tempfile.TemporaryDirectory() as made:
+        files.write_json(Path(made) / scorers.RECORD, scorers.describe(settings))
+        return scorers.load(made, task)
+
+
+def _texts(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in paths:
+        if name == "-":
+            yield "standard input", sys.stdin.read()
+        elif Path(name).is_dir():
+            for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+                try:
+                    yield str(path), _read(path)
+                except InputError as error:
+                    print(f"left out: {error}", file=sys.stderr)
+        else:
+            yield name, _read(Path(name))
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: give a file, a folder or - for standard input") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start:,})") from None
+
+
+def _readable(name: str, found: dict[str, Any]) -> str:
+    bad = [segment for segment in found["segments"] if segment["score"]]
+    said = "no score" if found["score"] is None else f"score {found['score']:.5g}"
+    lines = [f"{name}: {said}, {len(bad)} of {len(found['segments'])} segments above 0"]
+    if found["problem"]:
+        lines.append(f"  {found['problem']}")
+    for segment in bad:
+        kinds = ", ".join(kind if count == 1 else f"{kind} x{count}" for kind, count in segment["found"].items())
+        text = " ".join(segment["text"].split())
+        text = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+        lines.append(f"  {segment['line']:>5}  {segment['score']:<9.4g} {kinds:<18} {text}")
+    return "\n".join(lines)
