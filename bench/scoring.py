@@ -5,7 +5,8 @@
 The first rows are CPU seconds on the same documents in one process (see ``bench/_pep8.py``, ``_pii.py``,
 ``_detoxify.py``). The others score one corpus with pep8 by one worker, by two, and by two processes of a plain
 ``multiprocessing`` pool that do the same work, cache and table included. Start-up is left out by taking the time that
-more parts take more: of ``PARTS`` against ``FEW`` parts.
+more parts take more: of ``PARTS`` against ``FEW`` parts. The last rows score a corpus, then the same with a tenth more
+and cut to other parts: with the cache of the first, and without.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PACKAGES = ("pycodestyle", "scrubadub", "phonenumbers", "detoxify", "transformer
 
 def main() -> None:
     os.environ.update(ONE_THREAD)
-    rows = [*_pep8.measure(), *_pii.measure(), *_detoxify.measure(), *workers()]
+    rows = [*_pep8.measure(), *_pii.measure(), *_detoxify.measure(), *workers(), *growth()]
     report("scoring", {"parts": PARTS, "part_characters": PART_CHARACTERS}, rows, PACKAGES)
 
 
@@ -76,6 +77,44 @@ def workers(parts: int = PARTS, few: int = FEW) -> list[dict[str, Any]]:
             print(rows[-1], file=sys.stderr, flush=True)
     for row in rows:
         row["speed_over_one_worker"] = round(row["characters_per_second"] / rows[0]["characters_per_second"], 2)
+    return rows
+
+
+def growth(parts: int = 20) -> list[dict[str, Any]]:
+    """Documents scored anew, and seconds, for a corpus that grew by a tenth; the tables must be equal byte for byte."""
+    everything = params.load()
+    chosen = scorers.settings(everything.block("scorer", "pep8"), f"{everything.file}: scorer.pep8")
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        record = {**scorers.describe(chosen), "files": {}}
+        files.write_json(folder / "scorer" / scorers.RECORD, record)
+        _corpus.write(folder / "corpus", parts, PART_CHARACTERS)
+        _corpus.write(folder / "grown", parts, int(PART_CHARACTERS * 1.1))
+        documents = {
+            corpus: sum(
+                len(files.read_table(path, "bench", ["doc_id"])) for path in files.parts(folder / corpus, "bench")
+            )
+            for corpus in ("corpus", "grown")
+        }
+        digests = {}
+        for way, corpus, state in (
+            ("from nothing", "corpus", "warm"),
+            ("grown by a tenth", "grown", "warm"),
+            ("grown, from nothing", "grown", "cold"),
+            ("shrunk again", "corpus", "warm"),
+        ):
+            os.environ["FRESHSTART_STATE"] = str(folder / state)
+            sources = files.parts(folder / corpus, "bench")
+            begun = time.perf_counter()
+            anew = score_parts([(path, folder / way / path.name) for path in sources], folder / "scorer", "pep8", 2)
+            spent = time.perf_counter() - begun
+            digests[way] = [files.sha256(path) for path in files.parts(folder / way, "bench")]
+            share = round(anew / documents[corpus], 4)
+            rows.append({"scorer": "pep8", "way": way, "share_scored_anew": share, "seconds": round(spent, 1)})
+            print(rows[-1], file=sys.stderr, flush=True)
+        assert digests["grown by a tenth"] == digests["grown, from nothing"]
+        assert digests["shrunk again"] == digests["from nothing"]
     return rows
 
 

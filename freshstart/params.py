@@ -155,7 +155,10 @@ def _check(params: Params) -> None:
 
     for task in params.root.tasks:
         corpora.settings(params.block("corpus", task), f"{params.file}: corpus.{task}")
-        scorers.settings(params.block("scorer", task), f"{params.file}: scorer.{task}")
+        block, where = params.block("scorer", task), f"{params.file}: scorer.{task}"
+        if (judge := block.pop("judge", None)) is not None:
+            scorers.settings(mapping(judge, f"{where}.judge"), f"{where}.judge")
+        scorers.settings(block, where)
         for section, model in (
             ("score", scorers.ScoreSettings),
             ("tokenizer", tokens.TokenizerSettings),

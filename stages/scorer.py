@@ -1,13 +1,18 @@
-"""scorer: describe a task's scorer, and learn it first where it is one that learns.
+"""scorer: describe a task's scorer, and learn it first where it is one that learns; the same for its judge.
 
     python -m stages.scorer --task toxicity --output data/scorer/toxicity --metrics reports/scorer/toxicity.json
 
-Reads scorer.<task> of the scale file. Writes scorer.json (kind, version, options, digest of the source), the model and
-the vocabulary of a learned scorer, and its held-out metrics.
+Reads scorer.<task> of the scale file; its block ``judge`` is a second scorer, made into the folder ``judge``, which
+evaluate asks about samples beside the first. Writes scorer.json (kind, version, options, digests of source, model and
+files), the model of a learned scorer, and its held-out metrics.
 """
+
+from pathlib import Path
 
 from freshstart import files, params, scorers
 from freshstart.doors import arguments, open_door
+
+JUDGE = "judge"
 
 
 def main() -> None:
@@ -16,20 +21,35 @@ def main() -> None:
     )
     everything = params.load()
     task = everything.task(given.task)
-    chosen = scorers.settings(everything.block("scorer", task), f"{everything.file}: scorer.{task}")
-    record = scorers.describe(chosen)
+    block, where = everything.block("scorer", task), f"{everything.file}: scorer.{task}"
+    judge = block.pop(JUDGE, None)
     folder = files.fresh_folder(given.output)
-    learner = scorers.learner(chosen)
-    metrics = learner(chosen, labelled(chosen), folder) if learner is not None else {}
+    metrics = made(block, where, folder)
+    if judge is not None:
+        metrics[JUDGE] = made(params.mapping(judge, f"{where}.{JUDGE}"), f"{where}.{JUDGE}", folder / JUDGE)
+    files.write_json(given.metrics, metrics)
+    found = {name: value for name, value in metrics["learned"].items() if isinstance(value, float)}
+    print(", ".join(f"{name} {value:.4f}" for name, value in found.items()) or f"{metrics['kind']}: nothing to learn")
+
+
+def made(block, where: str, folder: Path):
+    """Make the scorer of one block in ``folder``; gives what it is and its metrics."""
+    chosen = scorers.settings(block, where)
+    record = scorers.describe(chosen)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (prepare := scorers.hook(chosen, "prepare")) is not None:
+        record["model"] = prepare(chosen, folder)
+    learn = scorers.hook(chosen, "learn")
+    metrics = learn(chosen, labelled(chosen), folder) if learn is not None else {}
     record["files"] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
     if getattr(chosen, "labelled", None) == "synthetic":
         from freshstart.corpora import synthetic
 
         files.write_json(folder / scorers.LEXICON, list(synthetic.lexicon()))
     files.write_json(folder / scorers.RECORD, record)
-    shown = {key: record[key] for key in ("kind", "version", "segments", "over", "display", "options")}
-    files.write_json(given.metrics, {**shown, "learned": metrics})
-    print(", ".join(f"{name} {value}" for name, value in metrics.items()) or f"{chosen.kind}: nothing to learn")
+    return {key: record[key] for key in ("kind", "version", "segments", "over", "display", "options")} | {
+        "learned": metrics
+    }
 
 
 def labelled(chosen):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
@@ -394,3 +395,24 @@ def test_a_full_disk_loses_nothing(workplace, made):
     assert "error: no space left on the disk while writing" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [path for path in (workplace / ".state").rglob("*") if path.suffix == ".tmp"]
+
+
+def test_the_report_equals_numpy_on_all_scores_at_once(made):
+    for task in ("pep8", "toxicity"):
+        parts = files.parts(made.paths(task)["scored"] / "train", "score")
+        scores = np.concatenate(
+            [
+                np.concatenate([one for one in table["scores"].to_numpy() if one is not None])
+                for table in map(pq.read_table, parts)
+            ]
+        )
+        found = report(parts)
+        assert found["segments"] == len(scores)
+        spread = found["segment_score"]
+        assert spread["mean"] == pytest.approx(scores.mean(dtype=np.float64), rel=1e-12)
+        for level, value in spread["quantiles"].items():
+            assert value == pytest.approx(np.quantile(scores.astype(np.float64), float(level)), rel=1e-6)
+        assert (
+            spread["histogram"]["counts"] == np.histogram(scores, bins=24, range=(0, float(scores.max())))[0].tolist()
+        )
+        assert found["share_segments_above_0"] == pytest.approx((scores > 0).mean())

@@ -27,7 +27,8 @@ def run(workplace, monkeypatch, capsys):
 def test_a_file_is_read_by_people(run, workplace):
     (workplace / "a.py").write_text(CODE)
     said = run("score", "--task", "pep8", "a.py").out.splitlines()
-    assert said[0].startswith("a.py: score 0.") and said[0].endswith("3 of 4 segments above 0")
+    assert said[0].startswith("a.py: score 0.")
+    assert said[0].endswith("3 of 4 segments above 0")
     assert [line.split()[0] for line in said[1:]] == ["1", "5", "6"]
     assert "E231, E401" in said[1]
     assert "W291" in said[3]

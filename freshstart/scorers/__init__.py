@@ -166,11 +166,15 @@ def describe(settings: ScorerSettings) -> dict[str, Any]:
     }
 
 
-def learner(settings: ScorerSettings) -> Callable[..., dict[str, Any]] | None:
-    """``learn(settings, labelled rows, folder)`` of a scorer that learns, else None."""
+def hook(settings: ScorerSettings, name: str) -> Callable[..., dict[str, Any]] | None:
+    """What a scorer's module does in the scorer stage besides being described, or None.
+
+    ``prepare(settings, folder)`` gets what the scorer needs and gives what belongs into its record under ``model``;
+    ``learn(settings, labelled rows, folder)`` learns it and gives its metrics.
+    """
     if ":" in settings.kind:
         return None
-    return getattr(importlib.import_module(f"freshstart.scorers.{settings.kind}"), "learn", None)
+    return getattr(importlib.import_module(f"freshstart.scorers.{settings.kind}"), name, None)
 
 
 def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:

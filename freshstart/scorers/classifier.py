@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 
 from freshstart import files
-from freshstart.errors import InputError
-from freshstart.scorers import Finding, Scored, Scorer, ScorerSettings, pinned
+from freshstart.scorers import Finding, Scored, Scorer, ScorerSettings, learning, pinned
 
 WORD = re.compile(r"(?u)\b\w\w+\b")
 REASONS_ABOVE = 0.5
 WORDS_SHOWN = 3
-LEAST_ROWS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +45,8 @@ class Settings(ScorerSettings):
     def __post_init__(self) -> None:
         if not 0 < self.share_heldout < 1 or not 0 <= self.noise < 0.5:
             raise ValueError("share_heldout must be between 0 and 1, and noise from 0 to below 0.5")
-        if self.rows < LEAST_ROWS:
-            raise ValueError(f"rows must be at least {LEAST_ROWS}, found {self.rows}")
+        if self.rows < learning.LEAST_ROWS:
+            raise ValueError(f"rows must be at least {learning.LEAST_ROWS}, found {self.rows}")
 
 
 class Classifier(Scorer):
@@ -114,43 +112,25 @@ def vectorizers(terms: dict[str, list[str]] | None = None, features: int | None 
 
 
 def learn(settings: Settings, labelled: Iterable[tuple[str, int]], folder: Path) -> dict[str, Any]:
-    """Learn from (text, 1 where bad), write the model to ``folder`` and give its metrics.
-
-    A row is held out by the hash of its text, so that a repeated text never stands on both sides.
-    """
+    """Learn from (text, 1 where bad), write the model to ``folder`` and give its held-out metrics."""
     from safetensors.numpy import save_file
     from scipy.sparse import hstack
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
 
     pinned(scikit_learn=settings.scikit_learn)
-    rows = list(labelled)
-    heldout = np.array([int(files.digest(text)[:8], 16) / 16**8 < settings.share_heldout for text, _ in rows])
-    texts = np.array([text for text, _ in rows], dtype=object)
-    labels = np.array([label for _, label in rows])
-    for name, side in (("learning", ~heldout), ("held-out", heldout)):
-        if len(rows) < LEAST_ROWS or len(set(labels[side])) < 2:
-            raise InputError(
-                f"{settings.labelled}: {len(rows)} labelled rows, {int(side.sum())} for {name}: expected at least "
-                f"{LEAST_ROWS} rows and both labels on either side; is bad: [{', '.join(settings.bad)}] what column "
-                f"{settings.label} holds?"
-            )
+    rows = learning.divide(labelled, settings)
+    texts, labels = rows.learned
     fitted = vectorizers(features=settings.features)
-    inputs = hstack([vectorizer.fit_transform(texts[~heldout]) for vectorizer in fitted.values()], format="csr")
-    model = LogisticRegression(C=settings.inverse_regularization, max_iter=1000).fit(inputs, labels[~heldout])
+    inputs = hstack([vectorizer.fit_transform(texts) for vectorizer in fitted.values()], format="csr")
+    model = LogisticRegression(C=settings.inverse_regularization, max_iter=1000).fit(inputs, labels)
     arrays = {f"{name}.idf": vectorizer.idf_ for name, vectorizer in fitted.items()}
     arrays |= {"weights": model.coef_[0], "intercept": model.intercept_}
     terms = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in fitted.items()}
     files.write_json(folder / "vocabulary.json", terms)
     with files.written(folder / "model.safetensors") as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-    scores = Classifier(folder, scikit_learn=settings.scikit_learn).score_texts(list(texts[heldout]))
-    return {
-        "rows": {"learned": int((~heldout).sum()), "heldout": int(heldout.sum())},
-        "share_bad": float(labels.mean()),
-        "heldout_roc_auc": float(roc_auc_score(labels[heldout], scores)),
-        "heldout_accuracy": float(((np.array(scores) >= 0.5) == labels[heldout]).mean()),
-    }
+    scorer = Classifier(folder, scikit_learn=settings.scikit_learn)
+    return learning.metrics(rows, scorer.score_texts(rows.measured[0]))
 
 
 SCORER = Classifier

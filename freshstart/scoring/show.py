@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ SHOWN_CHARACTERS = 90
 def show(paths: Sequence[str], task: str, folder: Path | None, as_json: bool) -> None:
     """Score every file of ``paths`` (a folder: all files below it; ``-``: standard input) and print what was found."""
     everything = params.load()
-    scorer, record = _scorer(everything, everything.task(task), folder)
-    for name, text in _texts(paths):
-        found = scored(text, scorer, record)
-        print(json.dumps({"path": name, **found}, ensure_ascii=False) if as_json else _readable(name, found))
+    with _scorer(everything, everything.task(task), folder) as (scorer, record):
+        for name, text in _texts(paths):
+            found = scored(text, scorer, record)
+            print(json.dumps({"path": name, **found}, ensure_ascii=False) if as_json else _readable(name, found))
 
 
 def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[str, Any]:
@@ -54,18 +55,27 @@ def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[st
     return {"score": whole.scores[0] if whole.scores else None, "problem": problem, "segments": segments}
 
 
-def _scorer(everything: params.Params, task: str, folder: Path | None) -> tuple[scorers.Scorer, dict[str, Any]]:
+@contextmanager
+def _scorer(
+    everything: params.Params, task: str, folder: Path | None
+) -> Iterator[tuple[scorers.Scorer, dict[str, Any]]]:
+    """The scorer of a folder that the pipeline made, or one made for now."""
     chosen = folder or Path("data/scorer", task)
     if folder is not None or (chosen / scorers.RECORD).is_file():
-        return scorers.load(chosen, task)
-    settings = scorers.settings(everything.block("scorer", task), f"{everything.file}: scorer.{task}")
-    if scorers.learner(settings) is not None:
+        yield scorers.load(chosen, task)
+        return
+    block = everything.block("scorer", task)
+    block.pop("judge", None)
+    settings = scorers.settings(block, f"{everything.file}: scorer.{task}")
+    if scorers.hook(settings, "learn") is not None:
         raise InputError(
             f"scorer {settings.kind} must learn first: run `dvc repro scorer@{task}`, or name its --scorer folder"
         )
-    with tempfile.TemporaryDirectory() as made:
-        files.write_json(Path(made) / scorers.RECORD, scorers.describe(settings))
-        return scorers.load(made, task)
+    with tempfile.TemporaryDirectory() as name:
+        prepare = scorers.hook(settings, "prepare")
+        record = scorers.describe(settings) | ({"model": prepare(settings, Path(name))} if prepare else {})
+        files.write_json(Path(name) / scorers.RECORD, record)
+        yield scorers.load(name, task)
 
 
 def _texts(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
