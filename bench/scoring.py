@@ -23,18 +23,35 @@ from typing import Any
 
 from bench import _corpus, _detoxify, _pep8, _pii, report
 from freshstart import files, params, scorers
+from freshstart.corpora import synthetic
 from freshstart.scorers import fingerprint
 from freshstart.scoring.pool import ONE_THREAD, score_parts
 from freshstart.scoring.table import score_part
 
-FEW, PARTS, PART_CHARACTERS = 4, 100, 3_000_000
+FEW, PARTS, PART_CHARACTERS = 4, 64, 3_000_000
 PACKAGES = ("pycodestyle", "scrubadub", "phonenumbers", "detoxify", "transformers", "torch", "ray")
 
 
 def main() -> None:
     os.environ.update(ONE_THREAD)
-    rows = [*_pep8.measure(), *_pii.measure(), *_detoxify.measure(), *workers(), *growth()]
+    rows = [*_pep8.measure(), *_pii.measure(), *_detoxify.measure(), classifier(), *workers(), *growth()]
     report("scoring", {"parts": PARTS, "part_characters": PART_CHARACTERS}, rows, PACKAGES)
+
+
+def classifier() -> dict[str, Any]:
+    """CPU seconds of the classifier on one core, learned as at quick, on sentences of the synthetic corpus."""
+    everything = params.load()
+    chosen = scorers.settings(everything.block("scorer", "toxicity"), f"{everything.file}: scorer.toxicity")
+    with tempfile.TemporaryDirectory() as name:
+        rows = synthetic.labelled(chosen.rows, chosen.noise, chosen.seed)
+        scorers.hook(chosen, "learn")(chosen, rows, Path(name))
+        scorer = scorers.scorer_class(chosen.kind)(Path(name), **scorers.describe(chosen)["options"])
+        texts = [text for text, _ in synthetic.labelled(20_000, 0.0, 1)]
+        begun = time.process_time()
+        scorer.score_texts(texts)
+        spent = time.process_time() - begun
+    characters = sum(map(len, texts))
+    return {"scorer": "classifier", "way": "freshstart", "characters": characters, "cpu_seconds": round(spent, 3)}
 
 
 def workers(parts: int = PARTS, few: int = FEW) -> list[dict[str, Any]]:

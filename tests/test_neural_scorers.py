@@ -705,7 +705,7 @@ def test_classifier_and_encoder_learn_from_real_labels(tmp_path):
 
 
 @pytest.mark.slow
-def test_encoder_on_all_real_labels(tmp_path):
-    settings = encoder_settings(width=128, vocabulary=8192, length=128, epochs=2, learning_rate=0.0005, threads=2)
-    _, metrics = learned(tmp_path / "encoder", settings, real_rows())
-    assert metrics["heldout_roc_auc"] > 0.96
+def test_encoder_on_half_of_the_real_labels(tmp_path):
+    settings = encoder_settings(width=128, vocabulary=8192, length=128, epochs=2, learning_rate=0.0005)
+    _, metrics = learned(tmp_path / "encoder", settings, real_rows()[::2])
+    assert metrics["heldout_roc_auc"] > 0.93

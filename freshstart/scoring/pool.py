@@ -69,13 +69,22 @@ class Worker:
 
     def score(self, job: Job) -> PartDone:
         before = (lambda row: _noted(job, row)) if job.careful else None
-        segments, made_with = self._record["segments"], fingerprint(self._record)
+        segments, made_with = self._record["segments"], made_here(self._record)
         return score_part(Path(job.source), Path(job.target), self._loaded, segments, made_with, before)
 
     def _loaded(self) -> Scorer:
         if self._scorer is None:
             self._scorer, _ = load(*self._from)
         return self._scorer
+
+
+def made_here(record: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint of scores made by this process: a network rounds differently on a GPU."""
+    if not scorer_class(record["kind"]).on_gpu:
+        return fingerprint(record)
+    import torch
+
+    return fingerprint(record) | {"device": "cuda" if torch.cuda.is_available() else "cpu"}
 
 
 def worker_count() -> int | None:
