@@ -92,6 +92,15 @@ def test_sentences_and_paragraphs():
     ]
 
 
+def test_a_line_break_is_no_paragraph_whatever_its_kind():
+    for end in ("\n", "\r\n", "\r"):
+        text = f"A sentence over{end}two lines.{end}{end}Another one,{end}too"
+        assert segments(text, sentences(text)) == [
+            f"A sentence over{end}two lines.",
+            f"{end}{end}Another one,{end}too",
+        ]
+
+
 def test_text_without_spaces_between_sentences_is_one_segment():
     text = "我们很好。你呢？今天天气不错。"
     assert sentences(text) == [len(text)]

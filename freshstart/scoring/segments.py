@@ -22,7 +22,7 @@ from functools import lru_cache
 SPACE = r"[^\S\x1c-\x1f]"
 SOLID = r"[\S\x1c-\x1f]"
 _LINE_END = re.compile(rf"{SOLID}(?={SPACE}*[\r\n])")
-_PARAGRAPH_END = re.compile(rf"{SOLID}(?=[^\S\x1c-\x1f\r\n]*(?:\r\n|\n|\r){SPACE}*?[\r\n])")
+_PARAGRAPH_END = re.compile(rf"{SOLID}(?=[^\S\x1c-\x1f\r\n]*(?>\r\n|\n|\r){SPACE}*?[\r\n])")
 
 
 def lines(text: str) -> list[int]:
