@@ -24,8 +24,7 @@ from typing import Any
 from bench import _corpus, _detoxify, _pep8, _pii, report
 from freshstart import files, params, scorers
 from freshstart.corpora import synthetic
-from freshstart.scorers import fingerprint
-from freshstart.scoring.pool import ONE_THREAD, score_parts
+from freshstart.scoring.pool import ONE_THREAD, made_here, score_parts
 from freshstart.scoring.table import score_part
 
 FEW, PARTS, PART_CHARACTERS = 4, 64, 3_000_000
@@ -150,7 +149,7 @@ _LOADED: dict[Path, scorers.Scorer] = {}
 def _one(source: Path, target: Path, folder: Path, record: dict[str, Any]) -> None:
     if folder not in _LOADED:
         _LOADED[folder], _ = scorers.load(folder, "pep8")
-    score_part(source, target, lambda: _LOADED[folder], record["segments"], fingerprint(record))
+    score_part(source, target, lambda: _LOADED[folder], record["segments"], made_here(record))
 
 
 if __name__ == "__main__":

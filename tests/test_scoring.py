@@ -201,6 +201,16 @@ def test_another_version_of_the_scorer_scores_anew(made, monkeypatch):
     assert "python" in before
 
 
+def test_another_way_to_cut_segments_scores_anew(monkeypatch, tmp_path):
+    record = {"kind": "pep8", "version": "1"}
+    before = pool.made_here(record)
+    (tmp_path / "segments.py").write_text("# another way")
+    monkeypatch.setattr(pool.segments, "__file__", str(tmp_path / "segments.py"))
+    assert pool.made_here(record) != before
+    assert "device" not in before
+    assert pool.made_here({"kind": "detoxify", "version": "1"})["device"] in ("cpu", "cuda")
+
+
 OWN = """
 import os, time
 from freshstart.scorers import Scorer

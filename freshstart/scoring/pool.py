@@ -20,6 +20,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
 from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load, scorer_class
+from freshstart.scoring import segments
 from freshstart.scoring.table import PartDone, score_part
 
 DEATHS_OF_A_ROW = 2
@@ -69,8 +71,8 @@ class Worker:
 
     def score(self, job: Job) -> PartDone:
         before = (lambda row: _noted(job, row)) if job.careful else None
-        segments, made_with = self._record["segments"], made_here(self._record)
-        return score_part(Path(job.source), Path(job.target), self._loaded, segments, made_with, before)
+        source, target = Path(job.source), Path(job.target)
+        return score_part(source, target, self._loaded, self._record["segments"], made_here(self._record), before)
 
     def _loaded(self) -> Scorer:
         if self._scorer is None:
@@ -79,12 +81,15 @@ class Worker:
 
 
 def made_here(record: dict[str, Any]) -> dict[str, Any]:
-    """The fingerprint of scores made by this process: a network rounds differently on a GPU."""
-    if not scorer_class(record["kind"]).on_gpu:
-        return fingerprint(record)
-    import torch
+    """The fingerprint of scores made by this process: of the scorer, of what cuts segments, and of the device."""
+    made = fingerprint(record) | {
+        "segmenter": {"source_sha256": files.sha256(segments.__file__), "nltk": version("nltk")}
+    }
+    if scorer_class(record["kind"]).on_gpu:  # a network rounds differently on a GPU
+        import torch
 
-    return fingerprint(record) | {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+        made["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return made
 
 
 def worker_count() -> int | None:
