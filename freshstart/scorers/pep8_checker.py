@@ -68,8 +68,9 @@ _TIGHT_OPERATOR = re.compile(
     rf"(?<=,)[^\s)\]]|(?<=[;:])\S|(?<={_NO}{_O})|(?<={_O}){_NO}"
     rf"|(?<={_O})(?={_O})(?!=(?!{_O}))(?!(?<=-)>(?!{_O})))"
 ).search
-# Two spaces, one inside a bracket or before a comma and the like, or one between a name and its bracket.
-_LOOSE = re.compile(r" (?:(?<=[\[({ ] )|(?=[\]}),;: ])|(?<=[\w\])}] )[(\[])").search
+# Two spaces, one inside a bracket or before a comma and the like, or one between a name and its bracket. (From
+# Python 3.12 on any character beyond ASCII may belong to a name.)
+_LOOSE = re.compile(r" (?:(?<=[\[({ ] )|(?=[\]}),;: ])|(?<=[^\x00-\x7f] )[(\[]|(?<=[\w\])}] )[(\[])").search
 _OPENING = re.compile(r"[(\[]").search
 # An equals sign after a space or an opening bracket, or before a space, a closing bracket or the end; no comparison.
 _LOOSE_EQUALS = re.compile(r"=(?:(?<=[ (\[{]=)(?!=)|(?<![\w \])}\"'][=!<>]=)(?=[ )\]}])|\Z)").search
@@ -226,6 +227,7 @@ class Checker(pycodestyle.Checker):
     def check_logical(self) -> None:
         tokens = self.tokens
         first, last = tokens[0][2][0], tokens[-1][3][0]
+        one_row = first == last
         kinds = {token[0] for token in tokens}
         if (
             not kinds <= _COMMON
@@ -241,15 +243,18 @@ class Checker(pycodestyle.Checker):
                 return  # nothing but layout: it is judged with the line that follows
         row, column = tokens[at][2]
         before = self.lines[row - 1][:column]
+        if column < 0 or (one_row and not self.lines[row - 1].startswith(tokens[at][1], column)):
+            super().check_logical()  # places that Python 3.13 loses behind an f-string it can not read
+            return
         self.indent_level = column if not before.strip(" ") else pycodestyle.expand_indent(before)
         if self.blank_before < self.blank_lines:
             self.blank_before = self.blank_lines
         self._mapping = None
-        self.logical_line = line = self._logical_line(kinds, at, first == last)
+        self.logical_line = line = self._logical_line(kinds, at, one_row)
         if self._mapping and "\n" in line:  # what some tokenizers make of an f-string
             super().check_logical()
             return
-        for found in self._suspected(line, kinds, first == last):
+        for found in self._suspected(line, kinds, one_row):
             for offset, text in found:
                 if not isinstance(offset, tuple):
                     offset = self._place(offset)
@@ -291,7 +296,7 @@ class Checker(pycodestyle.Checker):
     def _is_apart(self, token: tokenize.TokenInfo) -> bool:
         """Whether a comment begins its row or has a space before it; true for any other token."""
         row, column = token[2]
-        return token[0] != _COMMENT or column == 0 or self.lines[row - 1][column - 1] == " "
+        return token[0] != _COMMENT or column == 0 or (column > 0 and self.lines[row - 1][column - 1 : column] == " ")
 
     def _place(self, offset: int) -> tuple[int, int]:
         """Row and column of an offset in the logical line."""
