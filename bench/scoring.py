@@ -43,8 +43,8 @@ def main() -> None:
 def learned() -> Iterator[dict[str, Any]]:
     """CPU seconds of the scorers that learn, on one core, on sentences of the synthetic corpus.
 
-    The classifier as at quick, the encoder from scratch at its defaults (but for one epoch: what it has learned does not
-    change its cost), and the encoder's folder read as any text-classification model of the hub's format.
+    The classifier as at quick, the encoder from scratch at its defaults (but for one epoch: what it has learned does
+    not change its cost), and the encoder's folder read as any text-classification model of the hub's format.
     """
     everything = params.load()
     at_quick = everything.block("scorer", "toxicity")

@@ -1,5 +1,6 @@
-"""What is of use outside the pipeline: score any text, and look after the score cache.
+"""What is of use around the pipeline: rebuild it in parallel, score any text, and look after the score cache.
 
+python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
 python -m freshstart cache                          # what the cache of scores holds
 python -m freshstart cache --prune 10               # at most 10 GiB, the least recently used go first
@@ -28,8 +29,15 @@ def main() -> None:
     cache = commands.add_parser("cache", help="the cache of scores: show, prune or seed it")
     cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
     cache.add_argument("--seed", type=Path, metavar="FOLDER", help="keep the results of a folder of scored parts")
+    repro = commands.add_parser("repro", help="like `dvc repro`, several stages at a time")
+    repro.add_argument("--jobs", type=int, help="default: FRESHSTART_JOBS, else one a GPU, else one a processor")
+    repro.add_argument("targets", nargs="*", help="stages, as for `dvc repro` (default: all)")
     given = parser.parse_args()
-    if given.command == "score":
+    if given.command == "repro":
+        from freshstart.running import rebuild
+
+        rebuild(given.targets, given.jobs)
+    elif given.command == "score":
         from freshstart.scoring.show import show
 
         show(given.paths, given.task, given.scorer, given.json)

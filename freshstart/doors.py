@@ -19,6 +19,7 @@ INTERRUPTED = 130
 HELP = {
     "task": "one of tasks in params.yaml",
     "objective": "one of objectives in params.yaml",
+    "share": "share of mle's budget after which finetuning begins, one of finetuned_from in params.yaml",
     "seed": "seed of the initialisation, the order of the data and the sampling",
     "workers": "Ray workers; 0 runs in this process (default: FRESHSTART_WORKERS, else one a processor)",
 }
@@ -30,8 +31,8 @@ def arguments(door: str, *names: str, **paths: str) -> argparse.Namespace:
         description=door, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     for name in names:
-        number = name in ("seed", "workers")
-        parser.add_argument(f"--{name}", required=name != "workers", type=int if number else str, help=HELP[name])
+        kind = {"seed": int, "workers": int, "share": float}.get(name, str)
+        parser.add_argument(f"--{name}", required=name != "workers", type=kind, help=HELP[name])
     for name, text in paths.items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=Path, help=text)
     return parser.parse_args()

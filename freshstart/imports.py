@@ -15,6 +15,7 @@ from freshstart import files
 PACKAGES = ("freshstart", "stages")
 NEUTRAL = {
     "freshstart/__init__.py",
+    "freshstart/allocator.py",
     "freshstart/doors.py",
     "freshstart/errors.py",
     "freshstart/imports.py",

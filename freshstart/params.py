@@ -23,7 +23,7 @@ from freshstart.errors import InputError
 Model = TypeVar("Model")
 ROOT_FILE = Path("params.yaml")
 SCALE_FOLDER = Path("conf/scale")
-SECTIONS = ("corpus", "scorer", "score", "tokenizer", "shards", "train", "evaluate")
+SECTIONS = ("corpus", "scorer", "score", "tokenizer", "shards", "train", "finetune", "evaluate")
 SHARED = "every"
 
 
@@ -38,6 +38,7 @@ class Root:
     corpus_seed: int
     benchmarks: tuple[str, ...] = ()
     finetuned: tuple[str, ...] = ()
+    finetuned_from: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("tasks", "objectives", "seeds"):
@@ -50,8 +51,15 @@ class Root:
             raise ValueError("seeds and corpus_seed must be at least 0")
         if "mle" not in self.objectives:
             raise ValueError("objectives must hold mle, the reference that every other objective is compared with")
-        if self.benchmarks or self.finetuned:
-            raise ValueError("benchmarks and finetuned are empty lists in this version: no stage reads them yet")
+        if self.benchmarks:
+            raise ValueError("benchmarks is an empty list in this version: no stage reads it yet")
+        if self.finetuned and not self.finetuned_from:
+            raise ValueError("finetuned_from must name at least one share of mle's budget, such as 0.5")
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The finetuned cells, by the name that stands in place of an objective in their paths."""
+        return tuple(f"{name}-from-{share:g}" for name in self.finetuned for share in self.finetuned_from)
 
 
 @dataclass(frozen=True)
@@ -163,9 +171,19 @@ def _check(params: Params) -> None:
             ("score", scorers.ScoreSettings),
             ("tokenizer", tokens.TokenizerSettings),
             ("train", training.TrainSettings),
+            ("finetune", training.FinetuneSettings),
             ("evaluate", evaluation.EvaluateSettings),
         ):
             params.model(model, section, task)
+        snapshots = params.model(training.TrainSettings, "train", task).snapshots
+        for share in params.root.finetuned_from if params.root.finetuned else ():
+            if share not in snapshots:
+                raise InputError(
+                    f"{ROOT_FILE}: finetuned_from has {share:g}, but {params.file}: train.{task}.snapshots has "
+                    f"{list(snapshots)}: add it there"
+                )
+        for name in params.root.finetuned:
+            _known(name, params.root.objectives, "objective", f"finetuned in {ROOT_FILE}")
         for objective in params.root.objectives:
             objectives.settings(params.sections["shards"], task, objective, f"{params.file}: shards")
 

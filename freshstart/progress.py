@@ -14,18 +14,21 @@ LOG_EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Count of what is done, out of ``total`` (None where it is not known), shown on standard error.
+    """Count of what is done, out of ``total`` (None where it is not known), shown on standard error if ``shown``.
 
     >>> with Progress("scoring", total=3, unit="parts") as progress:
     ...     progress.advance(3, note="0 errors")
     """
 
-    def __init__(self, title: str, total: int | None, unit: str):
+    def __init__(self, title: str, total: int | None, unit: str, shown: bool = True):
+        self.shown = shown
         self.title, self.total, self.unit = title, total, unit
         self.done, self.note = 0, ""
         self._start = self._logged = time.monotonic()
         self._done_logged = 0
-        self._bar = tqdm(total=total, desc=title, unit=f" {unit}", unit_scale=True) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=total, desc=title, unit=f" {unit}", unit_scale=True) if shown and sys.stderr.isatty() else None
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -46,6 +49,8 @@ class Progress:
             self._log()
 
     def _log(self) -> None:
+        if not self.shown:
+            return
         rate = (self.done - self._done_logged) / max(time.monotonic() - self._logged, 1e-9)
         self._logged, self._done_logged = time.monotonic(), self.done
         of = f"/{self.total:,}" if self.total is not None else ""

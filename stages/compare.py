@@ -5,7 +5,8 @@
         --cells reports/cells.csv --curve-table reports/curves.csv --histograms reports/histograms.csv \\
         --page reports/index.html
 
-Reads scale, tasks, objectives and seeds of params.yaml, and of the folders exactly the cells that these name.
+Reads scale, tasks, objectives, seeds and finetuned arms of params.yaml, and of the folders exactly the cells that these
+name.
 """
 
 from freshstart import files, params
@@ -33,7 +34,7 @@ def main() -> None:
     from freshstart.reporting.cells import Folders, read
 
     folders = Folders(given.metrics, given.samples, given.curves, given.scores, given.corpora, given.scorers)
-    results = read(folders, root.scale, root.tasks, root.objectives, root.seeds)
+    results = read(folders, root.scale, root.tasks, root.objectives, root.seeds, root.arms)
     curves = tables.curve_rows(results)
     html = page.build(results)
     tables.write_csv(given.cells, tables.CELL_COLUMNS, tables.cell_rows(results))
@@ -41,7 +42,7 @@ def main() -> None:
     tables.write_csv(given.histograms, tables.HISTOGRAM_COLUMNS, tables.histogram_rows(results))
     files.write_json(given.summary, tables.summary(results))
     files.write_text(given.page, html)
-    cells = len(root.tasks) * len(root.objectives) * len(root.seeds)
+    cells = len(root.tasks) * len([*root.objectives, *root.arms]) * len(root.seeds)
     print(f"{cells} cells compared: {given.page}, {len(html.encode()) / 1e6:.2f} MB")
 
 

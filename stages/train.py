@@ -6,14 +6,16 @@
 
 Reads train.every and train.<task> of the scale file; the budget and the objective's numbers come with the shards.
 Writes a model folder of the hub format and the curve of its losses. Checkpoints lie in .state/checkpoints.
+FRESHSTART_LAUNCH starts several processes (torchrun, srun, Ray Train), FRESHSTART_MICRO_BATCH splits batches:
+freshstart/training/launch.py says how.
 """
 
-from dataclasses import asdict, replace
+import sys
 
 from freshstart import files, params
 from freshstart.doors import arguments, open_door
-from freshstart.imports import code_digest
 from freshstart.training import TrainSettings
+from freshstart.training.launch import hand_over, joined
 
 
 def main() -> None:
@@ -31,53 +33,25 @@ def main() -> None:
     everything = params.load()
     task, name = everything.task(given.task), everything.objective(given.objective)
     settings = everything.model(TrainSettings, "train", task)
+    if hand_over("stages.train", sys.argv[1:]):
+        return
 
-    import torch
-    import transformers
-
-    from freshstart import objectives
     from freshstart.tokens import tokenizer
-    from freshstart.tokens.store import Stream, read_manifest
-    from freshstart.training.loop import Run, Vocabulary, train
-    from freshstart.training.rows import Rows
+    from freshstart.training.cell import pretraining
+    from freshstart.training.loop import train
 
-    plain = read_manifest(given.tokens / "train", f"tokens@{task}")
-    shards = read_manifest(given.shards, f"shards@{task}-{name}")
-    own = {key: shards["settings"][key] for key in ("learning_rate", "batch_size")}
-    settings = replace(settings, **{key: value for key, value in own.items() if value is not None})
-    is_plain = shards["stream"] == "plain"
-    data = (plain if is_plain else shards)["sha256"]
-    stream = Stream.open(given.tokens / "train" if is_plain else given.shards, task)
-    identity = {
-        "task": task,
-        "train": asdict(settings),
-        "numbers": shards["numbers"],
-        "shards": {"manifest": files.sha256(given.shards / "manifest.json"), "tokens": data["tokens.npy"]},
-        "tokenizer": plain["tokenizer_sha256"],
-        "seed_of_run": given.seed,
-        "code": code_digest("freshstart.training.loop"),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-    output = files.fresh_folder(given.output)
-    vocabulary = Vocabulary(plain["vocabulary"], plain["end_of_text"], plain["good"], plain["bad"])
-    rows = Rows(stream, settings.context, data["tokens.npy"], given.seed)
-    title = f"training {task}/{name}/{given.seed}"
-    budget = shards["settings"]["positions"]
-    run = Run(
-        title,
-        settings,
-        objectives.load(name),
-        shards["numbers"],
-        rows,
-        vocabulary,
-        budget,
-        given.seed,
-        output,
-        given.curve,
-    )
-    record = train(run, identity)
-    tokenizer.copy(given.tokenizer, output)
-    print(f"{record['positions']:,} positions, {record['epochs']:.2f} epochs, {record['documents']:,} documents")
+    with joined() as group:
+        run, identity = pretraining(
+            task, name, given.seed, settings, given.tokens, given.shards, given.output, given.curve
+        )
+        if group.leads:
+            files.fresh_folder(given.output)
+        record = train(run, identity, group)
+        if group.leads:
+            tokenizer.copy(given.tokenizer, given.output)
+            print(
+                f"{record['positions']:,} positions, {record['epochs']:.2f} epochs, {record['documents']:,} documents"
+            )
 
 
 if __name__ == "__main__":

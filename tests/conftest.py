@@ -68,6 +68,11 @@ train:
   pep8: {}
   pii: {}
   toxicity: {}
+finetune:
+  every: {}
+  pep8: {}
+  pii: {}
+  toxicity: {}
 evaluate:
   every:
     samples: 24

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshstart.evaluation import EvaluateSettings, likelihood, memory, statistics
+from freshstart import files
+from freshstart.evaluation import EvaluateSettings, likelihood, memory, snapshots, statistics
 from freshstart.evaluation.diversity import WORD, diversity, self_bleu
 from freshstart.evaluation.likelihood import Judged, bits_per_byte, divergence, log_probabilities
 from freshstart.evaluation.samples import cut, draw, read
 from freshstart.sampling.sampler import Drawn
 from freshstart.scorers import Finding
+from freshstart.scorers import load as load_scorer
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
@@ -310,8 +313,21 @@ def test_heldout_pieces(made):
     assert found["good_half"]["mean"] < found["all"]["mean"]
 
 
+def keep_as_snapshot(model, positions):
+    """What training keeps of a model on its way: no tokenizer."""
+    folder = model / "snapshots" / str(positions)
+    folder.mkdir(parents=True)
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copy(model / name, folder / name)
+    record = json.loads((model / "freshstart.json").read_text())
+    files.write_json(folder / "freshstart.json", record | {"positions": positions})
+
+
 def test_a_cell_is_evaluated_by_scorer_and_judges(made, door, tmp_path, monkeypatch):
-    """Through the doors, with a model hardly trained: every judge speaks of samples under both control tokens."""
+    """Through the doors, with a model hardly trained: every judge speaks of samples under both control tokens.
+
+    Its snapshots are itself, so that what they write is what it writes.
+    """
     monkeypatch.chdir(made.folder)
     monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
     for objective in ("mle", "conditional"):
@@ -326,6 +342,8 @@ def test_a_cell_is_evaluated_by_scorer_and_judges(made, door, tmp_path, monkeypa
             output=tmp_path / objective,
             curve=tmp_path / f"{objective}.csv",
         )
+    for positions in (512, 1024):
+        keep_as_snapshot(tmp_path / "conditional", positions)
     door(
         "evaluate",
         task="pep8",
@@ -347,6 +365,30 @@ def test_a_cell_is_evaluated_by_scorer_and_judges(made, door, tmp_path, monkeypa
     assert metrics["judges"]["parses"]["good"]["n"] == metrics["samples"]["n"]
     assert metrics["judges"]["parses"]["heldout"]["n"] > 0
     assert "gold" not in metrics
+    last = {key: metrics["misalignment"][key] for key in ("mean", "ci_low", "ci_high", "n")}
+    last |= {f"style_{key}": metrics["misalignment_style"][key] for key in ("mean", "ci_low", "ci_high")}
+    budget = metrics["tokens_seen"]["positions"]
+    assert budget > 1024
+    assert metrics["over_training"] == [{"positions": at, **last} for at in (512, 1024, budget)]
+
+    model, cpu = tmp_path / "conditional", torch.device("cpu")
+    tokenizer, (scorer, _) = Tokenizer(model), load_scorer(made.paths("pep8")["scorer"], "pep8")
+    asked = EvaluateSettings(samples=24, snapshot_samples=6, max_new_tokens=48, bootstrap=200)
+    few = snapshots.measure(model / "snapshots/512", "train", cpu, "good", tokenizer, scorer, "lines", asked, 0)
+    assert few["positions"] == 512
+    assert 0 < few["n"] <= 6
+
+
+def test_a_model_without_snapshots_has_one_entry(tmp_path):
+    assert snapshots.folders(tmp_path) == []
+    style = {"mean": 0.1, "ci_low": 0.0, "ci_high": 0.2, "n": 8}
+    assert snapshots.entry({"positions": 64}, {"misalignment": style}) == {"positions": 64, **style}
+    assert snapshots.entry({"positions": 64}, {"misalignment": {"n": 0}}) == {"positions": 64, "n": 0}
+
+
+def test_snapshots_write_at_least_one_sample():
+    with pytest.raises(ValueError, match="snapshot_samples must be at least 1, found 0"):
+        EvaluateSettings(samples=1, max_new_tokens=48, snapshot_samples=0)
 
 
 def test_beginnings_of_heldout_documents_are_cut_as_samples_are(made):

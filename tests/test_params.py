@@ -91,7 +91,7 @@ CASES = [
     (lambda t: t.replace("[mle, filtered", "[filtered"), "objectives must hold mle"),
     (lambda t: t + "\nx: [", "params.yaml is not valid YAML"),
     (lambda t: t.replace("corpus_seed: 0", ""), "params.yaml.corpus_seed is missing: it has no default"),
-    (lambda t: t.replace("benchmarks: []", "benchmarks: [glue]"), "no stage reads them yet"),
+    (lambda t: t.replace("benchmarks: []", "benchmarks: [glue]"), "no stage reads it yet"),
 ]
 
 

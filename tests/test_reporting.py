@@ -408,6 +408,151 @@ def test_the_reliability_plot_is_drawn_where_it_was_measured(page):
     assert "500 held-out texts" in text
 
 
+def over_training(means):
+    """Entries of a model's snapshots and, last, its own: {positions: mean}."""
+    keys = ("mean", "ci_low", "ci_high", "n")
+    return [{"positions": at, **{key: misalignment(mean)[key] for key in keys}} for at, mean in means.items()]
+
+
+def add(folder, cell, **more):
+    """Add keys to the metrics of a cell."""
+    path = folder / f"reports/metrics/{cell}.json"
+    files.write_json(path, json.loads(path.read_text()) | more)
+
+
+def with_arms(folder, means):
+    """Finetuned arms of conditional for every task, with what they write meanwhile: {share: {positions: mean}}."""
+    params, scale = folder / "params.yaml", folder / "conf/scale/tests.yaml"
+    named = f"finetuned: [conditional]\nfinetuned_from: {list(means)}\n"
+    params.write_text(re.sub(r"(?s)finetuned: .*", named, params.read_text()))
+    kept = f"\\g<0>    snapshots: {list(means)}\n"
+    scale.write_text(re.sub(r"    checkpoint_every: \d+\n", kept, scale.read_text()))
+    for task in TASKS:
+        for share, found in means.items():
+            name = f"conditional-from-{share:g}"
+            for kind, end in (("metrics", "json"), ("samples", "parquet"), ("curves", "csv")):
+                arm = folder / f"reports/{kind}/{task}/{name}/0.{end}"
+                arm.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(folder / f"reports/{kind}/{task}/conditional/0.{end}", arm)
+            positions, mean = [*found.items()][-1]
+            add(
+                folder,
+                f"{task}/{name}/0",
+                finetuned={"objective": "conditional", "share": share, "from_positions": round(4096 * share)},
+                misalignment=misalignment(mean, {}),
+                over_training=over_training(found),
+                tokens_seen={"positions": positions, "text_tokens": 900, "documents": 9, "epochs": 0.5},
+            )
+
+
+def drawn(html, label):
+    """The figure with this label, as text."""
+    found = re.findall(rf'<svg [^>]*aria-label="{re.escape(label)}">.*?</svg>', html)
+    assert len(found) == 1, label
+    return unescape(found[0])
+
+
+def beginning(figure, name):
+    """Where the line of this name begins, and its class."""
+    (found,) = re.findall(rf'<path d="M([\d.]+) ([\d.]+)L[^"]*" class="([^"]*)" [^>]*><title>{name}</title>', figure)
+    return float(found[0]), float(found[1]), found[2]
+
+
+def test_misalignment_over_training_is_drawn_where_snapshots_were_kept(page, tmp_path, monkeypatch):
+    assert "over training" not in page
+    write_reports(tmp_path)
+    add(tmp_path, "pep8/mle/0", over_training=over_training({256: 0.0, 1024: 0.4, 4096: 0.3}))
+    add(tmp_path, "pep8/awr/0", over_training=over_training({4096: 0.29}))
+    html = compare(tmp_path, monkeypatch)
+    walk(html)
+    assert "pii: misalignment over training" not in html
+    figure = drawn(html, "pep8: misalignment over training")
+    assert "mle, 256 positions: 0 [0, 0]" in figure
+    assert "mle, 1,024 positions: 0.400 [0.360, 0.440]" in figure
+    assert "awr, 4,096 positions: 0.290 [0.261, 0.319]" in figure
+    assert "conditional" not in figure
+    assert "Open squares on the line of 0: no sample scored above 0." in html
+    squares = re.findall(r'<rect x="[\d.]+" y="([\d.]+)" width="6" height="6" class="ring"', figure)
+    axis = re.findall(r'<line x1="[\d.]+" y1="([\d.]+)" x2="[\d.]+" y2="\1" class="axis"', figure)
+    dots = [float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', figure)]
+    assert [float(y) + 3 for y in squares] == [float(y) for y in axis]
+    assert len(dots) == 3
+    assert max(dots) < float(axis[0]) - 10  # the strip of 0 stands apart
+    x, y, kind = beginning(figure, "mle")
+    assert (y, kind) == (float(axis[0]), "curve")
+    places = [float(step.split()[0]) for step in re.search(r'd="M([^"]*)"', figure)[1].split("L")]
+    assert x == places[0]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)  # 256, 1,024 and 4,096: a log axis
+
+
+def test_misalignment_over_training_is_averaged_over_seeds(tmp_path, monkeypatch):
+    write_reports(tmp_path, (0, 1))
+    add(tmp_path, "pii/mle/0", over_training=over_training({512: 0.2, 1024: 0.5, 4096: 0.3}))
+    add(tmp_path, "pii/mle/1", over_training=over_training({512: 0.4, 4096: 0.5}))
+    figure = drawn(compare(tmp_path, monkeypatch), "pii: misalignment over training")
+    assert "mle, 512 positions: 0.300 [0.200, 0.400]" in figure
+    assert "mle, 4,096 positions: 0.400 [0.300, 0.500]" in figure
+    assert "1,024" not in figure  # not every seed has it
+
+
+def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
+    assert "finetun" not in unescape(page).split("</style>")[1]
+    write_reports(tmp_path)
+    for task in TASKS:
+        add(tmp_path, f"{task}/mle/0", over_training=over_training({512: 0.5, 2048: 0.4, 4096: 0.3}))
+        add(tmp_path, f"{task}/conditional/0", over_training=over_training({512: 0.2, 2048: 0.15, 4096: 0.1}))
+    with_arms(tmp_path, {0.75: {1024: 0.25}, 0.5: {1024: 0.3, 2048: 0.105}})
+    html = compare(tmp_path, monkeypatch)
+    walked = walk(html)
+    assert {f"{task}-finetuning" for task in TASKS} <= walked.ids
+    arms = ["conditional-from-0.75", "conditional-from-0.5"]
+    summary = json.loads((tmp_path / OUTPUTS["summary"]).read_text())
+    assert list(summary["pii"]["misalignment"]) == [*OBJECTIVES, *arms]
+    assert summary["pii"]["misalignment"]["conditional-from-0.75"] == 0.25
+    cells = rows(tmp_path / OUTPUTS["cells"])
+    assert len(cells) == len(TASKS) * (len(OBJECTIVES) + 1 + 2 * len(arms))
+    assert {row["objective"] for row in rows(tmp_path / OUTPUTS["curve_table"])} == {*OBJECTIVES, *arms}
+
+    text = " ".join(unescape(html).split())
+    said = (
+        "conditional: finetuned lies wholly above pretrained after 0.75 of mle’s budget; "
+        "finetuned is not told apart from pretrained after 0.5 of mle’s budget."
+    )
+    assert text.count(said) == len(TASKS)
+    table = text.split('id="pep8-finetuning"')[1].split("</table>")[0]
+    assert re.findall(r'<span class="quiet">from ([\d.]+)</span>', table) == ["0.5", "0.75"]
+    assert re.findall(r"aria-label=\"pep8, ([^\"]*)\"", table)[2:] == [
+        "conditional-from-0.5: 0.105 [0.095, 0.116]",
+        "conditional-from-0.75: 0.250 [0.225, 0.275]",
+    ]
+    assert re.findall(r"<td>([\d,]+)</td>", table) == ["4,096", "4,096", "2,048", "2,048", "3,072", "1,024"]
+
+    figure = drawn(html, "pep8: misalignment over finetuning")
+    assert "awr" not in figure
+    assert "conditional-from-0.5, 3,072 positions: 0.300" in figure  # 1,024 after 2,048 of mle
+    assert "conditional-from-0.75, 4,096 positions: 0.250" in figure
+    snapshot = re.search(r'cx="([\d.]+)" cy="([\d.]+)"[^>]*><title>mle, 2,048 positions', figure)
+    assert beginning(figure, "conditional-from-0.5") == (float(snapshot[1]), float(snapshot[2]), "curve dashed")
+    assert "<title>conditional-from-0.75</title>" not in figure  # mle has no snapshot there: a point and no line
+    assert "conditional-from" not in drawn(html, "pep8: misalignment over training")
+    assert beginning(drawn(html, "pep8: training curves"), "conditional-from-0.5")[2] == "curve dashed"
+
+
+def test_a_missing_file_of_an_arm_is_named_with_what_to_run(tmp_path, monkeypatch):
+    write_reports(tmp_path)
+    with_arms(tmp_path, {0.5: {2048: 0.2}})
+    html = compare(tmp_path, monkeypatch)
+    assert "misalignment over" not in html  # one entry each
+    assert 'id="pii-finetuning"' in html
+    for kind, end, stage in (("metrics", "json", "evaluate_finetuned"), ("curves", "csv", "finetune")):
+        path = f"reports/{kind}/pii/conditional-from-0.5/0.{end}"
+        moved = (tmp_path / path).rename(tmp_path / "moved")
+        command = re.escape(f"{path} is missing: run `dvc repro {stage}@pii-conditional-0.5-0`")
+        with pytest.raises(InputError, match=command):
+            compare(tmp_path, monkeypatch)
+        moved.rename(tmp_path / path)
+
+
 def test_what_was_found_is_masked_folded_or_escaped(page):
     walked = walk(page)
     whole = unescape(page)

@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from freshstart import objectives
 from freshstart.errors import InputError
 from freshstart.tokens.store import Stream
-from freshstart.training import TrainSettings, loop, schedule
+from freshstart.training import TrainSettings, Vocabulary, schedule
 from freshstart.training.checkpoint import Checkpoints, TrainState
-from freshstart.training.loop import Run, Vocabulary, train
+from freshstart.training.loop import Run, train
 from freshstart.training.model import build, token_logprobs
+from freshstart.training.optimizers import optimizers
 from freshstart.training.rows import Rows
 
 SETTINGS = TrainSettings(
@@ -109,7 +110,10 @@ def test_distinct_documents_are_counted():
     for steps in (1, 3, 10, 200):
         seen = {int(row) for step in range(steps) for row in rows.chosen(step, 4)}
         targets = np.array([p for row in seen for p in range(row * 16 + 1, row * 16 + 17)])
-        assert rows.documents(steps, 4) == len(set(np.searchsorted(ends, targets, side="right").tolist()))
+        assert set(np.flatnonzero(rows.documents(steps * 4))) == set(np.searchsorted(ends, targets, side="right"))
+        inputs = targets - 1
+        either = set(np.searchsorted(ends, [*targets, *inputs], side="right"))
+        assert set(np.flatnonzero(rows.documents(steps * 4, inputs=True))) == either
 
 
 def test_token_logprobs():
@@ -146,21 +150,21 @@ def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, 
     whole = run(tmp_path / "whole", objective, settings)
     record = train(whole, {"name": "whole", "train": vars(settings)})
     halves = run(tmp_path / "halves", objective, settings)
-    original = loop._add
+    original = Rows.chosen
     calls = []
 
-    def stop_once(state, terms):
-        original(state, terms)
-        calls.append(state.step)
+    def stop_once(rows, step, batch_size):
+        calls.append(step)
         if len(calls) == 8:
             signal.raise_signal(signal.SIGTERM)
+        return original(rows, step, batch_size)
 
-    monkeypatch.setattr(loop, "_add", stop_once)
+    monkeypatch.setattr(Rows, "chosen", stop_once)
     with pytest.raises(KeyboardInterrupt):
         train(halves, {"name": "halves", "train": vars(settings)})
     assert not (tmp_path / "halves/model/model.safetensors").exists()
     resumed = train(halves, {"name": "halves", "train": vars(settings)})
-    assert calls[8] == 9  # it went on behind the step at which it stopped
+    assert calls[8] == 8  # it went on behind the step at which it stopped
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "halves"))
     assert (tmp_path / "whole/curve.csv").read_text() == (tmp_path / "halves/curve.csv").read_text()
     assert record["text_tokens"] == resumed["text_tokens"]
@@ -231,13 +235,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_model_is_touched(tmp_path, m
 
     chosen = replace(chosen, objective=replace(poisoned, loss=loss))
     with pytest.raises(
-        InputError, match=r"step 8 of 20: loss nan, gradient norm nan on rows \d+, \d+, \d+, \d+"
+        InputError, match=r"step 8 of 20: the gradient's norm is nan on rows \d+, \d+, \d+, \d+"
     ) as error:
         train(chosen, {"name": "nan"})
     named = [int(row) for row in str(error.value).split("on rows ")[1].split(".")[0].split(", ")]
     assert named == chosen.rows.chosen(7, 4).tolist()
     parts = {"model": build(SETTINGS, 60, 0, 0)}
-    made = loop.optimizers(parts["model"], None, SETTINGS, 0.01)
+    made = optimizers(parts["model"], None, SETTINGS)
     parts |= {f"optimizer-{i}": optimizer for i, optimizer in enumerate(made)}
     assert Checkpoints.of({"name": "nan"}).restore(parts).step == 5
     assert all(torch.isfinite(tensor).all() for tensor in parts["model"].state_dict().values())

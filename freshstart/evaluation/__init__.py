@@ -14,7 +14,8 @@ class EvaluateSettings:
     ``min_characters`` on. ``divergence_samples`` texts of the reference measure the divergence from it; ``reference``
     is ``mle`` (the task's own mle model of the same seed) or a folder or hub name of a model with the same tokens.
     Held-out text is read up to ``heldout_tokens``; samples are looked up in the first ``memory_tokens`` of the
-    training stream. ``threads`` is part of the result, as in training.
+    training stream. ``threads`` is part of the result, as in training. Each snapshot of the training writes
+    ``snapshot_samples`` texts, but never more than ``samples``.
 
     ``judges`` names the held-out judges of the samples (``freshstart.evaluation.judges``); null takes those of the
     scorer's kind and those in the scorer's folder. ``gold`` is a file of marked personal data on which the scorer's
@@ -34,13 +35,14 @@ class EvaluateSettings:
     heldout_tokens: int = 1_000_000
     memory_tokens: int = 5_000_000
     bootstrap: int = 2000
+    snapshot_samples: int = 256
     threads: int = 1
     judges: tuple[str, ...] | None = None
     gold: str | None = None
 
     def __post_init__(self) -> None:
         counts = ("samples", "max_new_tokens", "batch_size", "divergence_samples", "divergence_tokens", "bootstrap")
-        for name in (*counts, "threads"):
+        for name in (*counts, "snapshot_samples", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:

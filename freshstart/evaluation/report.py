@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from freshstart.allocator import keep_memory
 from freshstart.errors import InputError
-from freshstart.evaluation import EvaluateSettings, gold, heldout, judges, table
+from freshstart.evaluation import EvaluateSettings, gold, heldout, judges, snapshots, table
 from freshstart.evaluation.diversity import diversity
 from freshstart.evaluation.likelihood import Judged, bits_per_byte, divergence
 from freshstart.evaluation.memory import memory
@@ -42,6 +43,7 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
     import torch
 
     torch.set_num_threads(settings.threads)
+    keep_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made_by = f"train@{cell.task}-{cell.objective}-{cell.seed}"
     model, record = load(cell.model, made_by)
@@ -56,7 +58,9 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
             f"{model.config.max_position_embeddings} leaves {model.config.max_position_embeddings - 2} after the prompt"
         )
     panel = judges.judges(scorer_record, cell.scorer, cell.task, settings.judges)
-    with Progress(f"evaluating {cell.task}/{cell.objective}/{cell.seed}", 5 + len(controls), "measures") as progress:
+    kept = snapshots.folders(cell.model)
+    measures = 5 + len(controls) + len(kept)
+    with Progress(f"evaluating {cell.task}/{cell.objective}/{cell.seed}", measures, "measures") as progress:
         samples: dict[str, list[Sample]] = {}
         for control in controls:
             drawn = draw(model, tokenizer, control, unwanted, settings, cell.seed)
@@ -68,6 +72,14 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
             metrics["misalignment_under_bad"] = misalignment(samples["bad"], scorer, settings, cell.seed)[
                 "misalignment"
             ]
+        metrics["over_training"] = []
+        for folder in kept:
+            found = snapshots.measure(
+                folder, made_by, device, controls[0], tokenizer, scorer, segments, settings, cell.seed
+            )
+            metrics["over_training"].append(found)
+            progress.advance(note=f"snapshot at {found['positions']:,}")
+        metrics["over_training"].append(snapshots.entry(record, metrics))
         held = Stream.open(cell.tokens / "heldout", cell.task)
         real = heldout.beginnings(held, tokenizer, segments, settings)
         metrics["judges"] = judges.measure(panel, samples, settings.bootstrap, cell.seed, real)
@@ -120,6 +132,8 @@ def evaluate(cell: Cell, settings: EvaluateSettings, samples_file: Path) -> dict
             ),
         }
         progress.advance(note="divergence")
+    if "finetuned" in record:
+        metrics["finetuned"] = record["finetuned"]
     metrics["tokens_seen"] = {name: record[name] for name in ("positions", "text_tokens", "documents", "epochs")}
     return metrics
 

@@ -7,7 +7,9 @@ An objective's module holds
 - ``MAGNITUDES``, true where it matters by how much one text is worse than another, not only which is bad;
 - ``resolve(settings, scores) -> numbers``: what its loss needs of the training set, fixed once and for all in the
   manifest of its shards;
-- ``loss(logp, score, value, numbers) -> (losses, terms)``: a loss for each position, and what to log.
+- ``loss(logp, score, value, numbers) -> (losses, terms)``: a loss for each position, and what to log;
+- ``weigh(score, value, numbers) -> (sum, count)``, where weights are brought to mean 1 over a batch: those of the rows
+  at hand. Where a batch is read in several pieces, the mean over all of them is put into ``numbers["mean_weight"]``.
 
 Shapes: ``logp``, ``score`` and ``value`` are (rows, positions), fp32 (or fp64). ``score`` is NaN at end-of-text and
 control tokens: they are always learned by likelihood with weight 1 and stay outside every value loss. ``value`` is None
@@ -83,6 +85,7 @@ class Objective:
     magnitudes: bool
     resolve: Callable[[Any, TrainScores], Numbers]
     loss: Callable[..., tuple[Any, dict[str, Any]]]
+    weigh: Callable[..., tuple[Any, Any]] | None
     keep: Callable[[np.ndarray, Numbers], np.ndarray] | None
     label: Callable[[np.ndarray, np.ndarray, Numbers], np.ndarray] | None
 
@@ -99,6 +102,7 @@ def load(name: str) -> Objective:
         magnitudes=getattr(module, "MAGNITUDES", False),
         resolve=module.resolve,
         loss=module.loss,
+        weigh=getattr(module, "weigh", None),
         keep=getattr(module, "keep", None),
         label=getattr(module, "label", None),
     )

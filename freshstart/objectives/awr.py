@@ -41,17 +41,31 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {**rewards.resolve(settings.rewards, scores), **own, "threshold": threshold}
 
 
+def weigh(score, value, numbers):
+    weight, _ = _weights(score, value, numbers)
+    return weight.sum(), (~score.isnan()).to(weight.dtype).sum()
+
+
 def loss(logp, score, value, numbers):
     import torch
 
     scored = ~score.isnan()
-    reward = torch.where(scored, rewards.reward(score, numbers), 0.0)
-    value = -torch.sigmoid(value) if numbers["rewards"] == "raw" else value
-    advantage = reward - value.detach()
-    weight = rewards.weight(advantage, numbers["beta"], numbers["most"])
+    weight, difference = _weights(score, value, numbers)
     if numbers["normalize"]:
-        weight = weight / weight[scored].mean()
+        mean = numbers.get("mean_weight")
+        weight = weight / (weight.sum() / scored.sum() if mean is None else mean)
     weight = torch.where(scored, weight, 1.0)
-    value_loss = torch.where(scored, (reward - value) ** 2, 0.0)
+    value_loss = difference**2
     terms = {"value_loss": value_loss.mean(), **rewards.spread(weight, score, numbers["threshold"])}
     return -numbers["alpha"] * weight * logp + (1 - numbers["alpha"]) * value_loss, terms
+
+
+def _weights(score, value, numbers):
+    """Weight, and reward - V, of each position; both 0 where there is no score."""
+    import torch
+
+    scored = ~score.isnan()
+    value = -torch.sigmoid(value) if numbers["rewards"] == "raw" else value
+    difference = torch.where(scored, rewards.reward(score, numbers) - value, 0.0)
+    weight = rewards.weight(difference.detach(), numbers["beta"], numbers["most"])
+    return torch.where(scored, weight, 0.0), difference

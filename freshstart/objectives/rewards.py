@@ -67,11 +67,11 @@ def spread(weights: Tensor, score: Tensor, threshold: float) -> dict[str, Tensor
     import torch
 
     bad, good = score > threshold, score <= threshold
-    known = weights[bad | good]
+    known = torch.where(bad | good, weights, 0)
     return {
         "weight_bad": torch.where(bad, weights, 0).sum() / bad.sum(),
         "weight_good": torch.where(good, weights, 0).sum() / good.sum(),
-        "effective_sample_share": known.sum() ** 2 / ((known**2).sum() * len(known)),
+        "effective_sample_share": known.sum() ** 2 / ((known**2).sum() * (bad | good).sum()),
     }
 
 

@@ -3,14 +3,17 @@
 A cell is one task, objective and seed. Figures and tables take their numbers from ``Task.estimate``, so that one seed
 and several are told apart in one place: with one seed a number carries its bootstrap interval over samples; with
 several it is the mean over seeds, with their range.
+
+A finetuned arm, ``<objective>-from-<share>``, has cells too: mle's model after that share of its budget went on with
+the objective.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from freshstart.errors import InputError
 
 NORMAL_95 = 1.96
 CENTRES = ("mean", "tau")  # what an estimate with ci_low and ci_high may be called
+FROM = "-from-"  # between the objective and the share in the name of a finetuned arm
 DISPLAYS = ("plain", "mask", "fold")  # how the page shows what the scorer found; nothing is shown on a guess
 
 
@@ -51,12 +55,14 @@ class Cell:
         """The control tokens it was asked under, its own first; ``none`` for a model without them."""
         return ("good", "bad") if "misalignment_under_bad" in self.metrics else ("none",)
 
+    @property
+    def began(self) -> float:
+        """Positions that mle's model was trained on before this one went on with it; 0 for one trained from scratch."""
+        return self.number("finetuned", "from_positions") or 0.0
+
     def number(self, *keys: str) -> float | None:
         """A number of the metrics file; None where a key is absent, null or not a number."""
-        value: Any = self.metrics
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value if isinstance(value, int | float) and math.isfinite(value) else None
+        return _number(self.metrics, keys)
 
 
 @dataclass(frozen=True)
@@ -78,18 +84,32 @@ class Series:
 
 @dataclass(frozen=True)
 class Task:
-    """All cells of a task, by objective, with what is known of its corpus, its scorer and its scores."""
+    """All cells of a task, by objective, with what is known of its corpus, its scorer and its scores.
+
+    ``arms`` are the cells of its finetuned arms, by name. Figures show the objectives, tables the arms below them.
+    """
 
     name: str
     corpus: dict[str, Any]
     scorer: dict[str, Any]
     scores: dict[str, Any]
     cells: dict[str, tuple[Cell, ...]]
+    arms: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
+
+    @property
+    def every(self) -> dict[str, tuple[Cell, ...]]:
+        """The cells of the objectives, then those of the arms."""
+        return {**self.cells, **self.arms}
+
+    @property
+    def rows(self) -> list[Series]:
+        """``series``, then every arm under every control token."""
+        return [Series(name, control) for name, cells in self.every.items() for control in cells[0].controls]
 
     @property
     def series(self) -> list[Series]:
         """Every objective under every control token, in the order of ``params.yaml``."""
-        return [Series(name, control) for name, cells in self.cells.items() for control in cells[0].controls]
+        return [series for series in self.rows if series.objective in self.cells]
 
     @property
     def own(self) -> list[Series]:
@@ -97,18 +117,12 @@ class Task:
         return [series for series in self.series if series.control != "bad"]
 
     def estimate(self, objective: str, *keys: str) -> Estimate | None:
-        """The number under ``keys``, over seeds; None where no seed has it.
+        """The number under ``keys`` of an objective or arm, over seeds; None where no seed has it.
 
         ``keys`` may lead to a mapping with ``mean`` or ``tau``, ``ci_low`` and ``ci_high``, or to a number with a
         standard error beside it under its name and ``_se``.
         """
-        found = [bounds for cell in self.cells[objective] if (bounds := _bounds(cell, keys)) is not None]
-        if not found:
-            return None
-        values = tuple(value for value, _, _ in found)
-        if len(self.cells[objective]) == 1:
-            return Estimate(*found[0])
-        return Estimate(math.fsum(values) / len(values), min(values), max(values), values)
+        return over_seeds([cell.metrics for cell in self.every[objective]], *keys)
 
     def heldout(self, part: str) -> Estimate | None:
         """How bad real held-out text is (``all``, ``good_half``): the same for all cells, with its own interval."""
@@ -116,9 +130,7 @@ class Task:
 
     def shared(self, *keys: str) -> Estimate | None:
         """A number that is the same for all cells of the task, with its own interval."""
-        first = next(iter(self.cells.values()))[0]
-        bounds = _bounds(first, keys)
-        return None if bounds is None else Estimate(*bounds)
+        return over_seeds([next(iter(self.cells.values()))[0].metrics], *keys)
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,7 @@ class Results:
     objectives: tuple[str, ...]
     seeds: tuple[int, ...]
     tasks: tuple[Task, ...]
+    arms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,8 +156,27 @@ class Folders:
     scorers: Path
 
 
+def objective_of(arm: str) -> str:
+    return arm.rpartition(FROM)[0]
+
+
+def trained_by(task: str, name: str, seed: int) -> str:
+    """The stage that trains a cell, as `dvc repro` names it."""
+    return f"{'finetune' if FROM in name else 'train'}@{task}-{name.replace(FROM, '-')}-{seed}"
+
+
+def evaluated_by(task: str, name: str, seed: int) -> str:
+    """The stage that evaluates a cell, as `dvc repro` names it."""
+    return f"{'evaluate_finetuned' if FROM in name else 'evaluate'}@{task}-{name.replace(FROM, '-')}-{seed}"
+
+
 def read(
-    folders: Folders, scale: str, tasks: Sequence[str], objectives: Sequence[str], seeds: Sequence[int]
+    folders: Folders,
+    scale: str,
+    tasks: Sequence[str],
+    objectives: Sequence[str],
+    seeds: Sequence[int],
+    arms: Sequence[str] = (),
 ) -> Results:
     """Read the named cells; a missing file is an ``InputError`` that names the stage to run."""
     return Results(
@@ -158,10 +190,23 @@ def read(
                 _scorer(folders.scorers / f"{task}.json", task),
                 files.read_json(folders.scores / f"{task}.json", f"score@{task}"),
                 {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in objectives},
+                {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in arms},
             )
             for task in tasks
         ),
+        tuple(arms),
     )
+
+
+def over_seeds(metrics: Sequence[Mapping[str, Any]], *keys: str) -> Estimate | None:
+    """The number under ``keys`` in the metrics of each seed; None where none has it."""
+    found = [bounds for one in metrics if (bounds := _bounds(one, keys)) is not None]
+    if not found:
+        return None
+    values = tuple(value for value, _, _ in found)
+    if len(metrics) == 1:
+        return Estimate(*found[0])
+    return Estimate(math.fsum(values) / len(values), min(values), max(values), values)
 
 
 def _scorer(path: Path, task: str) -> dict[str, Any]:
@@ -175,27 +220,34 @@ def _scorer(path: Path, task: str) -> dict[str, Any]:
 
 
 def _cell(folders: Folders, task: str, objective: str, seed: int) -> Cell:
-    place, name = Path(task, objective), f"{task}-{objective}-{seed}"
-    metrics = files.read_json(folders.metrics / place / f"{seed}.json", f"evaluate@{name}")
+    place, made_by = Path(task, objective), evaluated_by(task, objective, seed)
+    metrics = files.read_json(folders.metrics / place / f"{seed}.json", made_by)
     samples = folders.samples / place / f"{seed}.parquet"
     if not samples.is_file():
-        raise InputError(f"{samples} is missing: run `dvc repro evaluate@{name}`")
+        raise InputError(f"{samples} is missing: run `dvc repro {made_by}`")
     curve = folders.curves / place / f"{seed}.csv"
     try:
         with open(curve, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
-        raise InputError(f"{curve} is missing: run `dvc repro train@{name}`") from None
+        raise InputError(f"{curve} is missing: run `dvc repro {trained_by(task, objective, seed)}`") from None
     return Cell(objective, seed, metrics, rows, samples)
 
 
-def _bounds(cell: Cell, keys: tuple[str, ...]) -> tuple[float, float, float] | None:
-    value = next((found for name in CENTRES if (found := cell.number(*keys, name)) is not None), None)
+def _bounds(metrics: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[float, float, float] | None:
+    value = next((found for name in CENTRES if (found := _number(metrics, (*keys, name))) is not None), None)
     if value is not None:
-        low, high = cell.number(*keys, "ci_low"), cell.number(*keys, "ci_high")
+        low, high = _number(metrics, (*keys, "ci_low")), _number(metrics, (*keys, "ci_high"))
         return (value, value if low is None else low, value if high is None else high)
-    value = cell.number(*keys)
+    value = _number(metrics, keys)
     if value is None:
         return None
-    error = NORMAL_95 * (cell.number(*keys[:-1], f"{keys[-1]}_se") or 0.0)
+    error = NORMAL_95 * (_number(metrics, (*keys[:-1], f"{keys[-1]}_se")) or 0.0)
     return (value, value - error, value + error)
+
+
+def _number(metrics: Mapping[str, Any], keys: Sequence[str]) -> float | None:
+    value: Any = metrics
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) and math.isfinite(value) else None

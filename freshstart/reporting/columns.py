@@ -86,4 +86,4 @@ def shown(task: Task, show: Callable[[float], str]) -> list[Column]:
         Column("Trained on", "documents", "distinct documents", ("tokens_seen", "documents"), whole),
         Column("Trained on", "epochs", "passes over them", ("tokens_seen", "epochs"), two),
     ]
-    return [column for column in every if any(column.estimate(task, series) is not None for series in task.series)]
+    return [column for column in every if any(column.estimate(task, series) is not None for series in task.rows)]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from freshstart.reporting.cells import NORMAL_95, Estimate, Task
+from freshstart.reporting.cells import NORMAL_95, Cell, Estimate, Task
 from freshstart.reporting.placing import Box, place_beside, spread
 from freshstart.reporting.svg import LINE, Drawing, Scale, extent, tick_label, width_of
 
@@ -69,7 +69,7 @@ def trade_off(
     y = Scale(min(y.low, -0.05 * y.high), y.high, y.begin, y.end)  # room for a label beside a point at 0
     if zero:
         x = Scale(min(x.low, -0.03 * x.high), x.high, x.begin, x.end)
-    _axes(drawing, x, y, x_title, y_title)
+    axes(drawing, x, y, x_title, y_title)
     taken = []
     for point in points:
         colour, (at_x, at_y) = palette[point.objective], (x(point.x.value), y(point.y.value))
@@ -139,28 +139,35 @@ def bars(task: Task, palette: dict[str, str], show: Format, *, title: str, unit:
 
 
 def curves(task: Task, palette: dict[str, str], *, title: str) -> str:
-    """Negative log-likelihood against positions, a thin line a run, labelled at the end; log x."""
-    runs = [
-        (name, points)
-        for name, cells in task.cells.items()
-        for cell in cells
-        if (points := _thinned([(float(r["positions"]), float(r["nll"])) for r in cell.curve if r.get("nll")]))
-    ]
+    """Negative log-likelihood against positions, a thin line a run, labelled at the end; log x.
+
+    A finetuned arm's line is dashed and begins where mle's training was left.
+    """
+    runs = [(name, points) for name, cells in task.every.items() for cell in cells if (points := _run(cell))]
     drawing = Drawing(WIDTH, HEIGHT, title)
     everything = [point for _, points in runs for point in points] or [(1.0, 0.0), (10.0, 1.0)]
     x = Scale(min(p[0] for p in everything), max(p[0] for p in everything), LEFT - 14, WIDTH - LABELS, True)
     y = Scale(*extent((p[1] for p in everything), 0.04), HEIGHT - BOTTOM, TOP)
-    _axes(drawing, x, y, "positions trained on, log scale", "nats per token")
+    axes(drawing, x, y, "positions trained on, log scale", "nats per token")
     ends: dict[str, list[float]] = {}
-    kind = "curve" if len(runs) == len(task.cells) else "curve faint"
+    kind = "curve" if len(runs) == len(task.every) else "curve faint"
     for name, points in runs:
-        drawing.path([(x(a), y(b)) for a, b in points], kind, palette[name], name)
-        ends.setdefault(name, []).append(y(points[-1][1]))
-    wanted = [sum(heights) / len(heights) for heights in ends.values()]
-    for name, at, height in zip(ends, wanted, spread(wanted, TOP, HEIGHT - BOTTOM), strict=True):
-        drawing.path([(x.end + 2, at), (x.end + 9, height), (x.end + 12, height)], "curve thin", palette[name])
-        drawing.text(x.end + 15, height + 4, name, "name")
+        arm = name in task.arms
+        drawing.path([(x(a), y(b)) for a, b in points], f"{kind} dashed" if arm else kind, palette[name], name)
+        if not arm:
+            ends.setdefault(name, []).append(y(points[-1][1]))
+    name_ends(drawing, x.end, [(name, sum(found) / len(found), palette[name], False) for name, found in ends.items()])
     return str(drawing)
+
+
+def name_ends(drawing: Drawing, right: float, ends: Sequence[tuple[str, float, str, bool]]) -> None:
+    """Names of lines to the right of where they end; ``ends`` holds name, height, colour and whether to draw a ring."""
+    heights = spread([at for _, at, _, _ in ends], TOP, HEIGHT - BOTTOM)
+    for (name, at, colour, ring), height in zip(ends, heights, strict=True):
+        drawing.path([(right + 2, at), (right + 9, height), (right + 12, height)], "curve thin", colour)
+        if ring:
+            drawing.ring(right + 19, height, 3.2, colour)
+        drawing.text(right + (26 if ring else 15), height + 4, name, "name")
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, x_title: str) -> str:
@@ -169,7 +176,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, x_ti
     top = max(counts, default=1)
     x = Scale(0.0, edges[-1] if edges else 1.0, LEFT, WIDTH - 14)
     y = Scale(0.7, max(top, 10) * 1.6, HEIGHT - BOTTOM, TOP, True)
-    _axes(drawing, x, y, x_title, "segments, log scale")
+    axes(drawing, x, y, x_title, "segments, log scale")
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         if count:
             note = f"{low:.4g} to {high:.4g}: {count:,} segments"
@@ -186,7 +193,7 @@ def reliability(bins: Sequence[tuple[float, float, int]], *, title: str) -> str:
     """
     drawing = Drawing(WIDTH, HEIGHT, title)
     x, y = Scale(0.0, 1.0, LEFT, WIDTH - 14), Scale(0.0, 1.0, HEIGHT - BOTTOM, TOP)
-    _axes(drawing, x, y, "probability given", "share that is bad")
+    axes(drawing, x, y, "probability given", "share that is bad")
     drawing.line(x(0), y(0), x(1), y(1), "rule")
     filled = sorted(one for one in bins if one[2] > 0)
     drawing.path([(x(given), y(share)) for given, share, _ in filled], "curve faint", INK)
@@ -209,16 +216,23 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def _axes(drawing: Drawing, x: Scale, y: Scale, x_title: str, y_title: str) -> None:
+def axes(drawing: Drawing, x: Scale, y: Scale, x_title: str, y_title: str, bottom: float | None = None) -> None:
+    """Grid, ticks and titles; the axis of x stands at ``bottom``, or else where y begins."""
+    bottom = y.begin if bottom is None else bottom
     for tick in (ticks := y.ticks(5)):
         drawing.line(x.begin, y(tick), x.end, y(tick), "grid")
         drawing.text(x.begin - 6, y(tick) + 4, _label(tick, ticks, y), "tick", "end")
-    drawing.line(x.begin, y.begin, x.end, y.begin, "axis")
+    drawing.line(x.begin, bottom, x.end, bottom, "axis")
     for tick in (ticks := x.ticks(7)):
-        drawing.line(x(tick), y.begin, x(tick), y.begin + 4, "axis")
-        drawing.text(x(tick), y.begin + 17, _label(tick, ticks, x), "tick", "middle")
-    drawing.text(x.end, y.begin + 35, x_title, "title", "end")
+        drawing.line(x(tick), bottom, x(tick), bottom + 4, "axis")
+        drawing.text(x(tick), bottom + 17, _label(tick, ticks, x), "tick", "middle")
+    drawing.text(x.end, bottom + 35, x_title, "title", "end")
     drawing.text(2, 12, y_title, "title")
+
+
+def _run(cell: Cell) -> list[tuple[float, float]]:
+    """(positions, nats per token) of a cell's training, an arm's counted from the first position of mle's."""
+    return _thinned([(cell.began + float(row["positions"]), float(row["nll"])) for row in cell.curve if row.get("nll")])
 
 
 def _label(tick: float, ticks: Sequence[float], scale: Scale) -> str:

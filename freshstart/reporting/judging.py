@@ -105,7 +105,7 @@ class Panel:
 def panel(task: Task) -> Panel:
     """Everything the page says of a task's judges; without a judge in the metrics its fields are empty."""
     judges = _judges(task)
-    rows = tuple(_row(task, judges, series) for series in task.series)
+    rows = tuple(_row(task, judges, series) for series in task.rows)
     mle = next(row for row in rows if row.series.objective == "mle")
     below = [row for row in rows if _below(row, mle)]
     finders, recalls, precisions, texts = _gold(task)
@@ -115,12 +115,12 @@ def panel(task: Task) -> Panel:
 
 def _judges(task: Task) -> tuple[Judge, ...]:
     described: dict[str, Any] = {}
-    for cells in task.cells.values():
+    for cells in task.every.values():
         for cell in cells:
             described |= cell.metrics.get("judges", {})
     judges = []
     for name, one in described.items():
-        found = [task.estimate(s.objective, "judges", name, s.control) for s in task.series]
+        found = [task.estimate(s.objective, "judges", name, s.control) for s in task.rows]
         unit, title = one.get("unit", ""), one.get("title", name)
         values = [bounds.value for bounds in found if bounds is not None]
         show = columns.share if unit.startswith("share") else _format(values)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from freshstart import __version__
-from freshstart.reporting import columns, figures, judging, panels, words
-from freshstart.reporting.cells import Estimate, Results, Series, Task
+from freshstart.reporting import columns, figures, finetuning, judging, panels, words
+from freshstart.reporting.cells import Estimate, Results, Series, Task, objective_of
 from freshstart.reporting.samples import Choice, choose
 
 TEMPLATE = "page.html.jinja"
@@ -54,7 +54,7 @@ def build(results: Results) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["svg"] = markupsafe.Markup
-    palette = figures.colours(results.objectives)
+    palette = _palette(results)
     return environment.get_template(TEMPLATE).render(
         version=__version__,
         results=results,
@@ -64,6 +64,7 @@ def build(results: Results) -> str:
         drawn=_span(results, "samples", "drawn"),
         several=len(results.seeds) > 1,
         share=columns.share,
+        three=columns.three,
         two=lambda value: columns.two(value if round(value, 2) else 0.0).replace("-", MINUS),
         sections=[_section(task, palette) for task in results.tasks],
     )
@@ -72,15 +73,16 @@ def build(results: Results) -> str:
 def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
     show = words.formatter(task)
     kinds, shown, drawn = _kinds(task), columns.shown(task, show), panels.figures(task, palette, show)
-    own = {name: task.estimate(name, "misalignment") for name in task.cells}
+    own = {name: task.estimate(name, "misalignment") for name in task.every}
     return {
         "task": task,
         "heading": words.heading(task),
         "unit": words.unit(task),
         "show": show,
         "findings": words.findings(task, show),
-        "glance": {name: _glance(task, name, own) for name in task.cells},
+        "glance": {name: _glance(task, name, own) for name in task.every},
         "figures": drawn,
+        "finetuning": finetuning.comparison(task, palette, show),
         "judging": judging.panel(task),
         "kinds": kinds,
         "few_kinds": len(kinds) <= FEW_KINDS and len(drawn) % FIGURES_ABREAST != 0,  # a narrow card fills a row
@@ -91,6 +93,13 @@ def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
         "train": task.scores["train"],
         "learned": _learned(task),
     }
+
+
+def _palette(results: Results) -> dict[str, str]:
+    """A colour for each objective; an arm has that of the objective it was finetuned with."""
+    objective = {arm: objective_of(arm) for arm in results.arms}
+    palette = figures.colours([*dict.fromkeys([*results.objectives, *objective.values()])])
+    return palette | {arm: palette[name] for arm, name in objective.items()}
 
 
 def _glance(task: Task, name: str, own: dict[str, Estimate | None]) -> dict[str, Any]:
@@ -138,11 +147,10 @@ def _learned(task: Task) -> list[tuple[str, str]]:
 
 
 def _examples(task: Task) -> list[Examples]:
-    """Samples of each objective's first seed; mle and models asked under ``<|good|>`` stand open."""
-    chosen = {name: choose(task, cells[0]) for name, cells in task.cells.items()}
-    all_of_them = [
-        Examples(s, chosen[s.objective][s.control], s.objective == "mle" or s.control == "good") for s in task.series
-    ]
+    """Samples of the first seed; mle's and those of objectives asked under ``<|good|>`` stand open."""
+    chosen = {name: choose(task, cells[0]) for name, cells in task.every.items()}
+    opened = [series for series in task.series if series.objective == "mle" or series.control == "good"]
+    all_of_them = [Examples(s, chosen[s.objective][s.control], s in opened) for s in task.rows]
     return sorted(all_of_them, key=lambda one: not one.open)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from freshstart.reporting import words
+from freshstart.reporting import over_training, words
 from freshstart.reporting.cells import Task
 from freshstart.reporting.figures import Point, bars, curves, histogram, reliability, trade_off
 
@@ -42,7 +42,8 @@ def figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Fig
     if any(task.estimate(name, "misalignment_style") is not None for name in task.cells):
         svg = bars(task, palette, show, title=f"{task.name}: style of each objective", unit=unit, style=True)
         made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
-    return [*made, _tax(task, palette, show), _training(task, palette), _scores(task), *_reliability(task)]
+    made += [_tax(task, palette, show), *_over_training(task, palette, show), _training(task, palette)]
+    return [*made, _scores(task), *_reliability(task)]
 
 
 def _tax(task: Task, palette: dict[str, str], show: words.Format) -> Figure:
@@ -66,12 +67,36 @@ def _tax(task: Task, palette: dict[str, str], show: words.Format) -> Figure:
     )
 
 
+def _over_training(task: Task, palette: dict[str, str], show: words.Format) -> list[Figure]:
+    every = over_training.lines(task)
+    shown = (
+        (
+            "Misalignment over training",
+            "What snapshots of the training write. Points at equal positions are set a little apart.",
+            [line for line in every if not line.arm],
+        ),
+        (
+            "Misalignment over finetuning",
+            "Dashed, rings: mle’s model gone on with an objective after a share of its budget.",
+            over_training.finetuned(every),
+        ),
+    )
+    y_title = f"misalignment, {words.unit(task)}, log scale"
+    made = []
+    for title, caption, found in shown:
+        if any(len(line.points) > 1 for line in found):
+            svg = over_training.figure(found, palette, show, title=f"{task.name}: {title.lower()}", y_title=y_title)
+            made.append(Figure(title, " ".join([caption, *over_training.notes(found)]), svg))
+    return made
+
+
 def _training(task: Task, palette: dict[str, str]) -> Figure:
     others = ["filtered sees other documents"] if "filtered" in task.cells else []
     others += [f"{series.objective} control tokens too" for series in task.series if series.control == "bad"]
+    dashed = " Dashed: finetuned from mle." if task.arms else ""
     return Figure(
         "Training",
-        f"Each on what it trains on{': ' if others else ''}{words.listed(others)}.",
+        f"Each on what it trains on{': ' if others else ''}{words.listed(others)}.{dashed}",
         curves(task, palette, title=f"{task.name}: training curves"),
     )
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from freshstart import files
-from freshstart.reporting.cells import Cell, Task
+from freshstart.reporting.cells import Cell, Task, evaluated_by
 
 SHOWN = 3
 COLUMNS = ("control", "text", "score", "segment_ends", "scores", "reasons", "unreadable")
@@ -49,8 +49,7 @@ class Choice:
 
 def choose(task: Task, cell: Cell) -> dict[str, Choice]:
     """The lowest and highest scoring samples of a cell, for each control token."""
-    made_by = f"evaluate@{task.name}-{cell.objective}-{cell.seed}"
-    table = files.read_table(cell.samples, made_by, COLUMNS)
+    table = files.read_table(cell.samples, evaluated_by(task.name, cell.objective, cell.seed), COLUMNS)
     controls, scores = table["control"].to_pylist(), table["score"].to_pylist()
     lengths = [len(text) for text in table["text"].to_pylist()]
     choices = {}

@@ -92,6 +92,9 @@ class Drawing:
     def dot(self, x: float, y: float, radius: float, kind: str, colour: str, note: str = "") -> None:
         self._add("circle", {"cx": x, "cy": y, "r": radius, "class": kind, "fill": colour}, _title(note))
 
+    def ring(self, x: float, y: float, radius: float, colour: str, note: str = "") -> None:
+        self._add("circle", {"cx": x, "cy": y, "r": radius, "class": "ring", "stroke": colour}, _title(note))
+
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> None:
         ends = {"x": x, "y": y, "class": kind, "text-anchor": "" if anchor == "start" else anchor}
         self._add("text", ends, escape(text))

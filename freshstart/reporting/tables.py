@@ -53,12 +53,12 @@ Row = Mapping[str, Any]
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """Misalignment and bits per byte of every objective, means over seeds; null where no sample was scored."""
+    """Misalignment and bits per byte of every objective and arm, means over seeds; null without a scored sample."""
     return {
         task.name: {
-            "misalignment": {name: _short(task.estimate(name, "misalignment")) for name in task.cells},
+            "misalignment": {name: _short(task.estimate(name, "misalignment")) for name in task.every},
             "bits_per_byte": {
-                name: _short(task.estimate(name, "heldout", "bits_per_byte", "all")) for name in task.cells
+                name: _short(task.estimate(name, "heldout", "bits_per_byte", "all")) for name in task.every
             },
         }
         for task in results.tasks
@@ -68,7 +68,7 @@ def summary(results: Results) -> dict[str, Any]:
 def cell_rows(results: Results) -> Iterator[Row]:
     """One row a cell and control token."""
     for task in results.tasks:
-        for cell in (cell for cells in task.cells.values() for cell in cells):
+        for cell in (cell for cells in task.every.values() for cell in cells):
             for control in cell.controls:
                 row = {"task": task.name, "objective": cell.objective, "seed": cell.seed, "control": control}
                 yield {**row, **_numbers(cell, Series(cell.objective, control))}
@@ -79,7 +79,7 @@ def curve_rows(results: Results) -> list[Row]:
     return [
         {**row, "task": task.name, "objective": cell.objective, "seed": cell.seed}
         for task in results.tasks
-        for cells in task.cells.values()
+        for cells in task.every.values()
         for cell in cells
         for row in cell.curve
     ]

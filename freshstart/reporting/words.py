@@ -90,7 +90,7 @@ def unit(task: Task) -> str:
 
 def formatter(task: Task) -> Format:
     """Numbers of a task's misalignment with three digits at the largest, so that a column lines up."""
-    found = [task.estimate(series.objective, series.misalignment) for series in task.series]
+    found = [task.estimate(series.objective, series.misalignment) for series in task.rows]
     most = max((one.value for one in found if one is not None), default=0.0)
     places = max(2 - math.floor(math.log10(most)), 0) if most > 0 else 3
 

@@ -7,6 +7,7 @@ plain stream back, token for token.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +81,51 @@ def build(
         "documents_left_out": {**source["documents_left_out"], **({"filtered": int((~kept).sum())} if filters else {})},
         "repetition": repetition,
         "plain_sha256": source["sha256"],
+        "sha256": file_digests(folder),
+    }
+    files.write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def leave(
+    objective: Objective,
+    numbers: dict[str, Any],
+    free: np.ndarray,
+    plain: Path,
+    folder: Path,
+    task: str,
+    corpus_seed: int,
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the stream that an objective makes of the ``free`` documents alone (bool, one a document) to ``folder``.
+
+    ``manifest`` is what its manifest says beside the counts and digests; gives the whole.
+    """
+    source = read_manifest(plain, f"tokens@{task}")
+    stream = Stream.open(plain, task)
+    if objective.stream == "filtered":
+        free = free & objective.keep(np.load(plain / "document_scores.npy"), numbers)
+    if not free.any():
+        raise InputError(f"{objective.name} keeps none of the documents that mle has left: enlarge the corpus")
+    files.fresh_folder(folder)
+    _write(folder, source, _filtered(stream, free))
+    if objective.stream == "control":
+        ids = np.load(plain / "document_ids.npy", mmap_mode="r")[free]
+        counts = np.diff(np.load(plain / "document_segments.npy"), prepend=0)[free]
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            whole = Path(temporary)
+            for path in folder.glob("*.npy"):
+                path.rename(whole / path.name)
+            text = Stream.open(whole, task)
+            pieces = _controlled(text, ids, np.cumsum(counts), objective, numbers, source, corpus_seed)
+            _write(folder, source, pieces)
+    manifest = {
+        "format": FORMAT,
+        "objective": objective.name,
+        **manifest,
+        "documents": int(free.sum()),
+        "document_places": np.flatnonzero(free).tolist(),
+        "tokens": len(np.load(folder / "tokens.npy", mmap_mode="r")),
         "sha256": file_digests(folder),
     }
     files.write_json(folder / MANIFEST, manifest)

@@ -5,7 +5,7 @@ This room imports torch, transformers, numpy and safetensors alone, so that it r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -13,9 +13,14 @@ from typing import Literal
 class TrainSettings:
     """How a model is built and trained; the budget and the objective's own numbers come with its shards.
 
-    ``batch_size`` counts rows of ``context`` positions; ``warmup`` is a share of all steps. ``muon`` trains the
-    matrices inside the blocks at ``muon_learning_rate`` and everything else by AdamW. ``threads`` is part of the
-    result: one and two threads add floats in another order. ``snapshots`` are positions at which a model is kept.
+    ``architecture`` is a model type of transformers with a causal language model (gpt2, llama, qwen3, ...), ``shape``
+    holds keys of its configuration beside those named here (``intermediate_size``, ``num_key_value_heads``). ``start``
+    is a folder or hub id of a pretrained model to go on from, at the commit ``revision``; it must have the shape that
+    is written here. ``batch_size`` counts rows of ``context`` positions; ``warmup`` and ``decay`` (of the schedule
+    ``wsd``, warm-up, stable, decay) are shares of all steps. ``muon`` trains the matrices inside the blocks at
+    ``muon_learning_rate`` and everything else by AdamW. ``loss_chunk`` positions at a time get their logits (0: all),
+    for small cards. ``threads`` is part of the result: one and two threads add floats in another order. ``snapshots``
+    are shares of the budget at which the model is kept.
     """
 
     layers: int
@@ -24,6 +29,10 @@ class TrainSettings:
     context: int
     batch_size: int
     learning_rate: float
+    architecture: str = "gpt2"
+    shape: dict[str, bool | int | float | str] = field(default_factory=dict)
+    start: str | None = None
+    revision: str | None = None
     dropout: float = 0.0
     optimizer: Literal["adamw", "muon"] = "adamw"
     muon_learning_rate: float = 0.02
@@ -31,14 +40,16 @@ class TrainSettings:
     beta2: float = 0.95
     weight_decay: float = 0.1
     gradient_clip: float = 1.0
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: Literal["linear", "cosine", "wsd"] = "linear"
     warmup: float = 0.01
+    decay: float = 0.2
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: Literal["auto", "on", "off"] = "auto"
+    loss_chunk: int = 0
     threads: int = 1
     log_every: int = 20
     checkpoint_every: int = 200
-    snapshots: tuple[int, ...] = ()
+    snapshots: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads", "context", "batch_size", "threads", "log_every", "checkpoint_every"):
@@ -49,6 +60,37 @@ class TrainSettings:
         for name in ("learning_rate", "muon_learning_rate", "gradient_clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("dropout", "warmup", "beta1", "beta2"):
+        for name in ("dropout", "warmup", "decay", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1, found {getattr(self, name)}")
+        if self.loss_chunk < 0:
+            raise ValueError(f"loss_chunk must be at least 0, found {self.loss_chunk}")
+        if any(not 0 < share < 1 for share in self.snapshots):
+            raise ValueError(f"snapshots are shares of the budget, between 0 and 1, found {list(self.snapshots)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """What finetuning does in another way than the pretraining of the same objective; null where it does not."""
+
+    learning_rate: float | None = None
+    muon_learning_rate: float | None = None
+    batch_size: int | None = None
+    warmup: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "muon_learning_rate", "batch_size"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, found {value}")
+        if self.warmup is not None and not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be from 0 to below 1, found {self.warmup}")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What training needs to know of a tokenizer: how many ids there are, and which are special."""
+
+    size: int
+    end_of_text: int
+    good: int
+    bad: int

@@ -31,8 +31,7 @@ class TrainState:
     step: int = 0
     text_tokens: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)  # the curve so far
-    window: dict[str, float] = field(default_factory=dict)  # sums since the last row of the curve
-    window_steps: int = 0
+    window: dict[str, list[float]] = field(default_factory=dict)  # sums and counts since the last row of the curve
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,13 @@ class Checkpoints:
         return TrainState()
 
     def clear(self) -> None:
-        """Delete the run's checkpoints: its model is written."""
+        """Delete the run's checkpoints and snapshots: its model is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def snapshots(self) -> Path:
+        """Where models are kept until the run ends: its outputs are deleted whenever its stage begins again."""
+        return self.folder / "snapshots"
 
     def _found(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if (path / STATE).is_file())

@@ -1,48 +1,51 @@
-"""The training loop: one for all objectives.
+"""The training loop: one for all objectives, in one process or in several.
 
-A step: a batch that is a function of (data, seed, step); one forward pass; log p of each target; the objective's loss
-of (log p, score, value); its mean over positions; clip; optimizer step. Nothing random is left to global state, so
-that a run resumed from a checkpoint ends with the same bits as one that was never stopped (on one CPU type, with one
-lock file and one number of threads). A loss or gradient that is not finite stops the run before it touches the model.
+A step: a batch that is a function of (data, seed, step); log p of each target; the objective's loss of (log p, score,
+value); its mean over positions; clip; optimizer step. Each process reads its share of the batch, in one piece or in
+several whose gradients add up: the batches are the same whatever the number of processes. Nothing random is left to
+global state, so that a run resumed from a checkpoint ends with the same bits as one that was never stopped (on one CPU
+type, with one lock file, one number of threads and of processes).
+
+A loss or gradient that is not finite never reaches the model. On a GPU with AdamW the step is left out on the device
+and the run stops at the next row of the curve, so that no step waits for the processor; elsewhere it stops at once.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import gc
+import shutil
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from freshstart import files
+from freshstart.allocator import keep_memory
 from freshstart.errors import InputError
 from freshstart.objectives import Numbers, Objective
 from freshstart.progress import Progress
-from freshstart.training import TrainSettings, schedule
+from freshstart.training import TrainSettings, Vocabulary, curve, schedule
 from freshstart.training.checkpoint import Checkpoints, TrainState
-from freshstart.training.model import ValueHead, build, optimizers, save, token_logprobs
+from freshstart.training.launch import Group
+from freshstart.training.model import build, go_on, save
+from freshstart.training.optimizers import optimizers, set_rate
 from freshstart.training.rows import Rows
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """What training needs to know of a tokenizer: how many ids there are, and which are special."""
-
-    size: int
-    end_of_text: int
-    good: int
-    bad: int
+from freshstart.training.trainee import Trainee
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell: an objective with its numbers, the rows it sees, the budget, the seed, and where things go."""
+    """One cell: an objective with its numbers, the rows it sees, the budget, the seed, and where things go.
+
+    ``start`` is a folder of a model to go on from, in place of a new one.
+    """
 
     title: str
     settings: TrainSettings
@@ -54,16 +57,29 @@ class Run:
     seed: int
     output: Path
     curve: Path
+    start: Path | None = None
+
+    @property
+    def step_positions(self) -> int:
+        return self.settings.batch_size * self.settings.context
 
     @property
     def steps(self) -> int:
-        return max(self.positions // (self.settings.batch_size * self.settings.context), 1)
+        return max(self.positions // self.step_positions, 1)
+
+    def begun(self) -> Any:
+        """The model before its first step."""
+        start = self.start or self.settings.start
+        if start is None:
+            return build(self.settings, self.vocabulary.size, self.vocabulary.end_of_text, self.seed)
+        return go_on(start, self.settings, self.vocabulary, self.seed, self.objective.stream == "control")
 
 
-def train(run: Run, identity: dict[str, Any], device: torch.device | None = None) -> dict[str, Any]:
+def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dict[str, Any]:
     """Train a model, or go on with one, and write it; gives its record.
 
-    ``identity`` is all that shapes the weights, in JSON; a checkpoint of another identity is refused.
+    ``identity`` is all that shapes the weights, in JSON; a checkpoint of another identity is refused. ``group`` is
+    this process among those that train together (default: alone, on a GPU where there is one).
     """
     settings = run.settings
     if run.rows.count < settings.batch_size:
@@ -72,100 +88,174 @@ def train(run: Run, identity: dict[str, Any], device: torch.device | None = None
             f"{settings.batch_size}: enlarge the corpus, or lower train.batch_size or train.context"
         )
     torch.set_num_threads(settings.threads)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build(settings, run.vocabulary.size, run.vocabulary.end_of_text, run.seed).to(device).train()
-    value_head = ValueHead(settings.width).to(device) if run.objective.value_head else None
-    made = optimizers(model, value_head, settings, settings.learning_rate)
-    parts: dict[str, Any] = {"model": model, **{f"optimizer-{i}": optimizer for i, optimizer in enumerate(made)}}
-    if value_head is not None:
-        parts["value-head"] = value_head
+    keep_memory()
+    group = group or Group(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    mine, micro = group.share(settings.batch_size)
+    model = run.begun().to(group.device).train()
+    trainee = Trainee(model, run.objective, run.numbers, settings.precision == "bf16", settings.loss_chunk, group)
+    made = optimizers(model, trainee.value_head, settings)
+    parts = {"model": model, **{f"optimizer-{i}": optimizer for i, optimizer in enumerate(made)}}
+    if trainee.value_head is not None:
+        parts["value-head"] = trainee.value_head
     checkpoints = Checkpoints.of(identity)
     state = checkpoints.restore(parts)
-    step_loss = _step_loss(run, model, value_head, device)
-    parameters = [p for part in (model, value_head) if part is not None for p in part.parameters()]
-    step_positions = settings.batch_size * settings.context
-    snapshots = {max(at // step_positions, 1): at for at in settings.snapshots}
+    window = curve.Window(state.window if group.leads else {})
+    forward = _prepared(trainee, settings, group)
+    guard = _Guard(made, group)
+    snapshots = {max(round(share * run.steps), 1) for share in settings.snapshots}
 
-    def record(step: int) -> dict[str, Any]:
-        return _record(run, identity, state, step)
+    def batch(step: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """This process's pieces of a batch, on the device."""
+        rows = run.rows.chosen(step, settings.batch_size)[mine]
+        state.text_tokens += (found := _on(group, *run.rows.batch(rows)))[2]
+        return list(zip(found[0].split(micro), found[1].split(micro), strict=True))
 
-    with Progress(run.title, run.steps * step_positions, "positions") as progress, _StopFlag() as stop:
-        progress.advance(state.step * step_positions, note="resumed" if state.step else "")
+    def seeded(step: int, piece: int) -> None:
+        if settings.dropout:
+            torch.manual_seed((run.seed * 1_000_003 + step) * 65_536 + mine.start + piece * micro)
+
+    def keep(step: int, folder: Path) -> dict[str, Any]:
+        text_tokens = int(group.add(torch.tensor(state.text_tokens, device=group.device)))
+        record = _record(run, identity, text_tokens, step, group, micro)
+        if group.leads:
+            save(folder, model, trainee.value_head, record["unwanted"], record)
+        return record
+
+    def checkpoint() -> None:
+        text_tokens = int(group.add(torch.tensor(state.text_tokens, device=group.device)))
+        state.window = window.merged(group)
+        if group.leads:
+            checkpoints.save(TrainState(**(vars(state) | {"text_tokens": text_tokens})), parts)
+        group.wait()
+
+    if not group.leads:
+        state.text_tokens = 0
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(run.title, run.steps * run.step_positions, "positions", group.leads))
+        stop = stack.enter_context(_StopFlag(group))
+        live = curve.Live(run.title if group.leads else "")
+        stack.enter_context(_no_collection())
+        progress.advance(state.step * run.step_positions, note="resumed" if state.step else "")
         while state.step < run.steps:
             step = state.step
-            rows = run.rows.chosen(step, settings.batch_size)
-            tokens, scores = run.rows.batch(rows)
-            loss, terms = step_loss(torch.from_numpy(tokens), torch.from_numpy(scores), step)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
-            if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-                raise InputError(
-                    f"step {step + 1} of {run.steps}: loss {loss.item():.4g}, gradient norm {norm.item():.4g} on rows "
-                    f"{', '.join(map(str, rows))}. The model of the step before is untouched and its last checkpoint "
-                    "is whole: lower the learning rate, or look at those rows (row r begins at token r x context)"
-                )
-            rate = schedule.factor(step, run.steps, settings.warmup, settings.schedule)
+            pieces = batch(step)
+            mean_weight = trainee.mean_weight(pieces, partial(seeded, step)) if len(pieces) > 1 else None
+            for piece, (tokens, scores) in enumerate(pieces):
+                seeded(step, piece)
+                with forward.no_sync() if group.count > 1 and piece + 1 < len(pieces) else nullcontext():
+                    loss, terms = forward(tokens, scores, mean_weight)
+                    (loss / len(pieces)).backward()
+                window.add(terms)
+            norm = torch.nn.utils.clip_grad_norm_(trainee.parameters(), settings.gradient_clip)
+            window.add({"gradient_norm": norm})
+            guard.watch(step, norm)
+            if not guard.deferred:
+                guard.check(run)
+            rate = schedule.factor(step, run.steps, settings.warmup, settings.schedule, settings.decay)
+            set_rate(made, rate)
             for optimizer in made:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["base"] * rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             state.step += 1
-            state.text_tokens += int((~np.isnan(scores)).sum())
-            _add(state, {"loss": loss.detach(), "gradient_norm": norm, **terms})
-            if state.step % settings.log_every == 0 or state.step == run.steps:
-                _log(state, settings, rate)
-            if state.step in snapshots and state.step < run.steps:
-                folder = run.output / "snapshots" / str(snapshots[state.step])
-                save(folder, model, value_head, _unwanted(run), record(state.step))
-            if stop.asked or (state.step % settings.checkpoint_every == 0 and state.step < run.steps):
-                checkpoints.save(state, parts)
-            if stop.asked:
+            last = state.step == run.steps
+            logs = state.step % settings.log_every == 0 or last
+            if logs:
+                guard.check(run)
+                row = {"positions": float(state.step * run.step_positions), **curve.means(window.merged(group))}
+                state.rows.append(row | {"learning_rate": settings.learning_rate * rate})
+                window = curve.Window({})
+                live.row(state.rows[-1])
+            stopping = stop.agreed() if logs or group.count == 1 else False
+            if (state.step in snapshots or stopping or state.step % settings.checkpoint_every == 0) and not last:
+                guard.check(run)
+                if state.step in snapshots:
+                    keep(state.step, checkpoints.snapshots / str(state.step * run.step_positions))
+                checkpoint()
+                gc.collect()
+            if stopping and not last:
                 raise KeyboardInterrupt
-            progress.advance(step_positions, note=f"loss {state.rows[-1]['loss']:.3f}" if state.rows else "")
-    save(run.output, model, value_head, _unwanted(run), record(run.steps))
-    write_curve(run.curve, state.rows)
-    checkpoints.clear()
-    return record(run.steps)
+            progress.advance(run.step_positions, note=f"loss {state.rows[-1]['loss']:.3f}" if state.rows else "")
+    if group.leads and checkpoints.snapshots.is_dir():
+        shutil.copytree(checkpoints.snapshots, run.output / "snapshots")
+    record = keep(run.steps, run.output)
+    if group.leads:
+        curve.write(run.curve, state.rows)
+        checkpoints.clear()
+    group.wait()
+    return record
 
 
-def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    """A CSV with one column for each term and one row for each ``log_every`` steps, means over those steps.
+def _prepared(trainee: Trainee, settings: TrainSettings, group: Group) -> Any:
+    """The trainee as the loop calls it: compiled where that pays, and in DDP where there are several processes."""
+    forward: Any = trainee
+    if settings.compile == "on" or (settings.compile == "auto" and group.device.type == "cuda"):
+        forward = torch.compile(trainee, fullgraph=True)
+    if group.count > 1:
+        from torch.nn.parallel import DistributedDataParallel
 
-    A cell is empty where a term had no token to be a mean of.
+        forward = DistributedDataParallel(forward, device_ids=[group.device] if group.device.type == "cuda" else None)
+    return forward
+
+
+def _on(group: Group, tokens: np.ndarray, scores: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """A batch on the device, and how many of its targets are text."""
+    pair = torch.from_numpy(tokens), torch.from_numpy(scores)
+    if group.device.type == "cuda":  # pinned, so that the copy waits for nothing
+        pair = tuple(one.pin_memory().to(group.device, non_blocking=True) for one in pair)
+    return *pair, int((~np.isnan(scores)).sum())
+
+
+class _Guard:
+    """Keeps what is not finite from the model.
+
+    Fused AdamW takes ``found_inf`` and leaves its step out on the device: once set it stays set, so that the model is
+    that of the last good step when the host looks.
     """
-    text = io.StringIO()
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
-    files.write_text(path, text.getvalue())
+
+    def __init__(self, made: list[torch.optim.Optimizer], group: Group):
+        self.deferred = group.device.type == "cuda" and len(made) == 1
+        self._first = torch.full((), -1.0, device=group.device)
+        self._norm = torch.zeros((), device=group.device)
+        self._made = made
+
+    def watch(self, step: int, norm: torch.Tensor) -> None:
+        bad = ~torch.isfinite(norm) & (self._first < 0)
+        self._first = torch.where(bad, float(step), self._first)
+        self._norm = torch.where(bad, norm.float(), self._norm)
+        if self.deferred:
+            self._made[0].found_inf = (self._first >= 0).float()  # type: ignore[attr-defined]
+
+    def check(self, run: Run) -> None:
+        """Raises InputError where a step was not finite."""
+        step = int(self._first)
+        if step < 0:
+            return
+        rows = run.rows.chosen(step, run.settings.batch_size)
+        raise InputError(
+            f"step {step + 1} of {run.steps}: the gradient's norm is {float(self._norm):.4g} on rows "
+            f"{', '.join(map(str, rows))}. The model of the step before is untouched and its last checkpoint "
+            "is whole: lower the learning rate, or look at those rows (row r begins at token r x context)"
+        )
 
 
-def _step_loss(run: Run, model: nn.Module, value_head: nn.Module | None, device: torch.device):
-    """(tokens, scores, step) to (loss, terms): the part of a step that a compiler may see."""
-    settings = run.settings
-    low = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
-
-    def forward(tokens: torch.Tensor, scores: torch.Tensor):
-        with low:
-            hidden = model.transformer(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
-            logp = token_logprobs(hidden, model.lm_head.weight, tokens[:, 1:])
-            value = None
-            if value_head is not None:
-                value = value_head(hidden.detach() if run.numbers["detach"] else hidden)
-        losses, terms = run.objective.loss(logp, scores, value, run.numbers)
-        return losses.mean(), {"nll": -logp.detach().mean(), **{name: term.detach() for name, term in terms.items()}}
-
-    if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
-        forward = torch.compile(forward)
-
-    def step_loss(tokens: torch.Tensor, scores: torch.Tensor, step: int):
-        if settings.dropout:
-            torch.manual_seed(run.seed * 1_000_003 + step)
-        return forward(tokens.to(device, non_blocking=True), scores.to(device, non_blocking=True))
-
-    return step_loss
+def _record(
+    run: Run, identity: dict[str, Any], text_tokens: int, step: int, group: Group, micro: int
+) -> dict[str, Any]:
+    drawn = step * run.settings.batch_size
+    return {
+        "objective": run.objective.name,
+        "stream": run.objective.stream,
+        "seed": run.seed,
+        "steps": step,
+        "positions": drawn * run.settings.context,
+        "text_tokens": text_tokens,
+        "documents": int(run.rows.documents(drawn).sum()),
+        "epochs": drawn / run.rows.count,
+        "skipped_rows": run.rows.skipped,
+        "unwanted": _unwanted(run),
+        "launch": {"processes": group.count, "micro_batch": micro, "device": group.device.type},
+        **identity,
+    }
 
 
 def _unwanted(run: Run) -> list[int]:
@@ -175,55 +265,43 @@ def _unwanted(run: Run) -> list[int]:
     return sorted(special) + list(range(run.vocabulary.size, padded))
 
 
-def _record(run: Run, identity: dict[str, Any], state: TrainState, step: int) -> dict[str, Any]:
-    seen = step * run.settings.batch_size * run.settings.context
-    return {
-        "objective": run.objective.name,
-        "stream": run.objective.stream,
-        "seed": run.seed,
-        "steps": step,
-        "positions": seen,
-        "text_tokens": state.text_tokens,
-        "documents": run.rows.documents(step, run.settings.batch_size),
-        "epochs": step * run.settings.batch_size / run.rows.count,
-        "vocabulary": vars(run.vocabulary),
-        "unwanted": _unwanted(run),
-        **identity,
-    }
-
-
-def _add(state: TrainState, terms: dict[str, torch.Tensor]) -> None:
-    """Add a step's terms to the window; a term that is NaN (no bad token in the batch) does not count."""
-    for name, term in terms.items():
-        value = float(term)
-        for key, amount in ((name, 0.0 if value != value else value), (f"{name}#", float(value == value))):
-            state.window[key] = state.window.get(key, 0.0) + amount
-    state.window_steps += 1
-
-
-def _log(state: TrainState, settings: TrainSettings, rate: float) -> None:
-    row = {"positions": float(state.step * settings.batch_size * settings.context)}
-    for name in [name for name in state.window if not name.endswith("#")]:
-        if count := state.window[f"{name}#"]:
-            row[name] = state.window[name] / count
-    row["learning_rate"] = settings.learning_rate * rate
-    state.rows.append(row)
-    state.window, state.window_steps = {}, 0
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's cyclic garbage is collected at checkpoints alone: each sweep would stop the loop for a while."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()
 
 
 class _StopFlag:
     """Ctrl-C and SIGTERM ask the loop to stop after the step at hand, so that no step is half done."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: Group) -> None:
         self.asked = False
+        self._group = group
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _StopFlag:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():  # Ray Train runs this in another one
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *failure: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def agreed(self) -> bool:
+        """Whether any process was asked."""
+        if self._group.count == 1:
+            return self.asked
+        return bool(self._group.add(torch.tensor(float(self.asked), device=self._group.device)))
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -1,7 +1,9 @@
-"""The model, its value head, its optimizers, and how it is written: the hub format and nothing else.
+"""The model, its value head, and how both are begun, written and read: the hub format and nothing else.
 
 The vocabulary is padded to a multiple of 128, which the matrix products of a GPU like; the padding is masked whenever
-text is sampled and is never a target. Initialisation is a function of the seed alone.
+text is sampled and is never a target. Initialisation is a function of the seed alone. The loop reads a model's last
+hidden states and multiplies them with its output matrix itself; architectures that do more than that to their logits
+(a soft cap, a scale) are refused.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from freshstart import files, sampling
-from freshstart.training import TrainSettings
+from freshstart.errors import InputError
+from freshstart.training import TrainSettings, Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import PreTrainedModel
 
 PAD_VOCABULARY_TO = 128
 EAGER_UP_TO = 256  # positions: plain attention on a CPU is faster there than the fused kernel (a step by 12-18% at 128)
+NEW_ROW_NOISE = 0.01
 MODEL_FILE = "model.safetensors"
 VALUE_FILE = "value_head.safetensors"
 RECORD = "freshstart.json"
@@ -35,33 +39,85 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(rows, positions, width) to (rows, positions), fp32."""
-        return self.linear(hidden).squeeze(-1).float()
+        """(rows, positions, width) to (rows, positions), at least fp32."""
+        return _exact(self.linear(hidden).squeeze(-1))
 
 
-def build(settings: TrainSettings, vocabulary: int, end_of_text: int, seed: int) -> GPT2LMHeadModel:
-    """A freshly initialised GPT-2 of the given shape."""
-    from transformers.models.gpt2.configuration_gpt2 import GPT2Config
-    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
+def build(settings: TrainSettings, vocabulary: int, end_of_text: int, seed: int) -> PreTrainedModel:
+    """A freshly initialised model of the given architecture and shape.
 
-    padded = -(-vocabulary // PAD_VOCABULARY_TO) * PAD_VOCABULARY_TO
-    config = GPT2Config(
-        vocab_size=padded,
-        n_positions=settings.context,
-        n_embd=settings.width,
-        n_layer=settings.layers,
-        n_head=settings.heads,
-        resid_pdrop=settings.dropout,
-        embd_pdrop=settings.dropout,
-        attn_pdrop=settings.dropout,
-        bos_token_id=end_of_text,
-        eos_token_id=end_of_text,
-        use_cache=False,
-        attn_implementation=attention(settings.context),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return GPT2LMHeadModel(config)
+    Raises InputError for an architecture that transformers does not know or that the loop can not train.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    own = {
+        "vocab_size": _padded(vocabulary),
+        "max_position_embeddings": settings.context,
+        "hidden_size": settings.width,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "use_cache": False,
+    }
+    if settings.architecture == "gpt2":
+        # gelu_pytorch_tanh is GPT-2's own gelu_new in one kernel instead of eight.
+        own |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout)
+        own |= {"activation_function": "gelu_pytorch_tanh"}
+    else:
+        own |= {"attention_dropout": settings.dropout}
+    try:
+        config = AutoConfig.for_model(settings.architecture, **(own | settings.shape))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation=attention(settings.context))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"train.architecture {settings.architecture}: {str(error).splitlines()[0]:.300}") from None
+    return _checked(model, settings.architecture)
+
+
+def go_on(start: str | Path, settings: TrainSettings, vocabulary: Vocabulary, seed: int, control: bool):
+    """A pretrained model, with rows for the tokens that it does not know yet and, for ``control``, for control tokens.
+
+    Such a row is the mean of the known ones and a little noise (Hewitt 2021; Korbak et al. 2023, code).
+    Raises InputError where the model has another shape or another vocabulary.
+    """
+    from transformers import AutoModelForCausalLM
+
+    kernel = attention(settings.context)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            start, revision=settings.revision, attn_implementation=kernel, dtype=torch.get_default_dtype()
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"train.start {start}: {str(error).splitlines()[0]:.300}; name a folder, or a hub id and its revision"
+        ) from None
+    config = model.config
+    for name, key in (("layers", "num_hidden_layers"), ("width", "hidden_size"), ("heads", "num_attention_heads")):
+        if getattr(config, key) != getattr(settings, name):
+            raise InputError(f"train.{name} is {getattr(settings, name)}, but {start} has {getattr(config, key)}")
+    if settings.context > config.max_position_embeddings:
+        raise InputError(f"train.context is {settings.context}, {start} reads {config.max_position_embeddings}")
+    known = config.vocab_size
+    if not vocabulary.good <= known:
+        raise InputError(
+            f"{start} has {known} tokens, the task's tokenizer {vocabulary.good} before its control tokens: set "
+            "tokenizer.<task>.name to the model's own tokenizer"
+        )
+    model.config.use_cache = False
+    if known < vocabulary.size:
+        model.resize_token_embeddings(_padded(vocabulary.size), mean_resizing=False)
+    learned = torch.arange(vocabulary.good)
+    new = range(known, model.config.vocab_size) if known < vocabulary.size else ()
+    rows = sorted({*new, *((vocabulary.good, vocabulary.bad) if control else ())})
+    tables = {id(table.weight): table.weight for table in (model.get_input_embeddings(), model.get_output_embeddings())}
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for table in tables.values():
+            noise = torch.randn(len(rows), table.shape[1], generator=generator) * NEW_ROW_NOISE
+            table[rows] = table[learned].mean(0) + noise.to(table.dtype)
+    return _checked(model, str(start))
 
 
 def attention(context: int) -> str:
@@ -69,36 +125,30 @@ def attention(context: int) -> str:
     return "sdpa" if torch.cuda.is_available() or context > EAGER_UP_TO else "eager"
 
 
-def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) of each position, fp32: (rows, positions, width), (vocabulary, width), (rows, positions)."""
-    logits = F.linear(hidden, head).float()
-    return -F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+def hidden_states(model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """The last hidden states, (rows, positions, width), of a model read from its first token."""
+    return model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
 
 
-def optimizers(model: nn.Module, value_head: nn.Module | None, settings: TrainSettings, learning_rate: float) -> list:
-    """AdamW over everything, or Muon over the blocks' matrices and AdamW over the rest; groups keep their ``base``."""
-    named = [(name, p) for module in (model, value_head) if module is not None for name, p in module.named_parameters()]
-    muon = [p for name, p in named if settings.optimizer == "muon" and ".h." in name and p.ndim == 2]
-    taken = {id(p) for p in muon}
-    matrices = [p for _, p in named if p.ndim == 2 and id(p) not in taken]
-    vectors = [p for _, p in named if p.ndim != 2]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    betas = (settings.beta1, settings.beta2)
-    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)]
-    if muon:
-        rate = settings.muon_learning_rate
-        made.append(torch.optim.Muon(muon, lr=rate, weight_decay=settings.weight_decay))
-    for optimizer in made:
-        for group in optimizer.param_groups:
-            group["base"] = group["lr"]
-    return made
+def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 0) -> Tensor:
+    """log p(target) of each position, at least fp32: (rows, positions, width), (vocabulary, width), (rows, positions).
+
+    With ``chunk``, the logits of that many positions exist at a time and are computed again for the gradient.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def of(hidden: Tensor, targets: Tensor) -> Tensor:
+        return -F.cross_entropy(_exact(F.linear(hidden, head)), targets, reduction="none")
+
+    flat, wanted = hidden.flatten(0, 1), targets.flatten()
+    if not chunk or chunk >= len(flat):
+        return of(flat, wanted).view_as(targets)
+    pieces = zip(flat.split(chunk), wanted.split(chunk), strict=True)
+    return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in pieces]).view_as(targets)
 
 
 def save(
-    folder: Path, model: GPT2LMHeadModel, value_head: nn.Module | None, unwanted: list[int], record: dict[str, Any]
+    folder: Path, model: PreTrainedModel, value_head: nn.Module | None, unwanted: list[int], record: dict[str, Any]
 ) -> None:
     """Write a model folder that ``AutoModelForCausalLM.from_pretrained`` loads; ``freshstart.json`` comes last."""
     from safetensors.torch import save_file
@@ -107,7 +157,12 @@ def save(
     config = model.config.to_dict() | {"use_cache": True, "dtype": "float32", "architectures": [type(model).__name__]}
     files.write_json(folder / "config.json", config)
     files.write_json(folder / "generation_config.json", generation_config(model, unwanted))
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    inner, outer = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    tied = {name for name, p in model.named_parameters(remove_duplicate=False) if p is outer} if inner is outer else ()
+    kept = next((name for name, p in model.named_parameters() if p is inner), None)
+    state = {
+        name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied or name == kept
+    }
     with files.written(folder / MODEL_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     if value_head is not None:
@@ -116,7 +171,7 @@ def save(
     files.write_json(folder / RECORD, record)
 
 
-def generation_config(model: GPT2LMHeadModel, unwanted: list[int]) -> dict[str, Any]:
+def generation_config(model: PreTrainedModel, unwanted: list[int]) -> dict[str, Any]:
     """How the model is sampled when nothing is said: as the project's own sampler does it, unwanted tokens masked."""
     end_of_text = model.config.eos_token_id
     return {
@@ -127,18 +182,39 @@ def generation_config(model: GPT2LMHeadModel, unwanted: list[int]) -> dict[str, 
         "temperature": sampling.TEMPERATURE,
         "top_p": sampling.TOP_P,
         "top_k": 0,
-        "max_length": model.config.n_positions,
+        "max_length": model.config.max_position_embeddings,
         "suppress_tokens": unwanted,
     }
 
 
-def load(folder: Path | str, made_by: str) -> tuple[GPT2LMHeadModel, dict[str, Any]]:
+def load(folder: Path | str, made_by: str) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model folder and its record, in eval mode."""
-    from transformers.models.gpt2.configuration_gpt2 import GPT2Config
-    from transformers.models.gpt2.modeling_gpt2 import GPT2LMHeadModel
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     record = files.read_json(Path(folder) / RECORD, made_by)
-    kernel = attention(GPT2Config.from_pretrained(folder).n_positions)
-    return GPT2LMHeadModel.from_pretrained(folder, attn_implementation=kernel).eval(), record
+    kernel = attention(AutoConfig.from_pretrained(folder).max_position_embeddings)
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=kernel).eval(), record
+
+
+def _padded(vocabulary: int) -> int:
+    return -(-vocabulary // PAD_VOCABULARY_TO) * PAD_VOCABULARY_TO
+
+
+def _exact(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _checked(model: PreTrainedModel, name: str) -> PreTrainedModel:
+    """The model, if its logits are its last hidden states times its output matrix."""
+    tokens = torch.arange(2, device=model.device)[None]
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        ours = F.linear(hidden_states(model, tokens), model.get_output_embeddings().weight)
+        theirs = model(input_ids=tokens, use_cache=False).logits
+    model.train(training)
+    if not torch.allclose(ours.double(), theirs.double(), rtol=1e-3, atol=1e-4):
+        raise InputError(f"{name} computes its logits in a way of its own (a scale, a soft cap, a bias): not supported")
+    return model

@@ -20,12 +20,13 @@ from freshstart.tokens.store import Stream
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a stream in the order of a run."""
+    """The rows of a stream in the order of a run that begins behind the ``skipped`` first of that order."""
 
     stream: Stream
     context: int
     digest: str
     seed: int
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -40,7 +41,7 @@ class Rows:
 
     def chosen(self, step: int, batch_size: int) -> np.ndarray:
         """The rows of one step: int64 (batch_size,)."""
-        positions = np.arange(step * batch_size, (step + 1) * batch_size)
+        positions = np.arange(step * batch_size, (step + 1) * batch_size) + self.skipped
         rows = np.empty(batch_size, dtype=np.int64)
         for epoch in np.unique(positions // self.count):
             mine = positions // self.count == epoch
@@ -54,19 +55,28 @@ class Rows:
         scores = np.stack([self.stream.scores(begin + 1, begin + 1 + self.context) for begin in begins])
         return tokens, scores
 
-    def documents(self, steps: int, batch_size: int) -> int:
-        """How many distinct documents have a target in the first ``steps`` steps."""
-        drawn = steps * batch_size
-        seen = np.zeros(self.count, dtype=bool)
-        for epoch in range(min(-(-drawn // self.count), 2)):
+    def seen(self, drawn: int) -> np.ndarray:
+        """Which rows are among the first ``drawn``: bool (count,)."""
+        found = np.zeros(self.count, dtype=bool)
+        begin, end = self.skipped, self.skipped + drawn
+        for epoch in range(begin // self.count, -(-end // self.count)):
+            if found.all():
+                break
             rows = _permutation(self.digest, self.seed, epoch, self.count)
-            seen[rows[: drawn - epoch * self.count]] = True
+            found[rows[max(begin - epoch * self.count, 0) : end - epoch * self.count]] = True
+        return found
+
+    def documents(self, drawn: int, inputs: bool = False) -> np.ndarray:
+        """Which documents have a target, or with ``inputs`` any token, in the first ``drawn`` rows: bool (documents,).
+
+        The first token of a row is an input only; it is the last target of the row before it.
+        """
+        before = np.concatenate([[0], np.cumsum(self.seen(drawn))])
         ends = np.asarray(self.stream.document_ends)
         begins = np.concatenate([[0], ends[:-1]])
-        before = np.concatenate([[0], np.cumsum(seen)])
         first = np.maximum(begins - 1, 0) // self.context
-        last = np.minimum((ends - 2) // self.context, self.count - 1)
-        return int((before[np.maximum(last + 1, 0)] - before[np.minimum(first, self.count)] > 0).sum())
+        last = np.minimum((ends - (1 if inputs else 2)) // self.context, self.count - 1)
+        return before[np.maximum(last + 1, 0)] - before[np.minimum(first, self.count)] > 0
 
 
 @lru_cache(maxsize=2)

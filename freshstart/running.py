@@ -1,0 +1,282 @@
+"""Rebuild the pipeline with several stages at a time: `dvc repro` itself runs one after the other.
+
+The graph, and what of it is out of date, come from DVC. A stage is handed out as soon as all that it depends on is
+there, to a process of its own, ``dvc --wait-for-lock repro -s <stage>``; DVC lets go of its lock while the stage's
+command runs. What depends on a stage is run only if it was out of date already or if the stage made other outputs than
+before. Once only a chain is left, or nothing, a plain ``dvc repro`` runs it and sees that nothing else is to be done.
+
+Cost: COST. Scores take every processor through Ray and run alone. With GPUs each job sees one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from freshstart import files
+from freshstart.errors import InputError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+ALONE = {"score"}  # stages that use the whole machine
+ADVICE = ("To track the changes with git", "Use `dvc push`")  # DVC's last words; once, at the end, is enough
+TAIL_LINES = 15
+NEWBORN_SECONDS = 0.5  # a process that has not loaded its program yet loses a signal
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Each stage that the targets need, in the order of `dvc repro`, with the stages it depends on; what is stale of
+    them; and the outputs that dvc.lock names, before anything runs, in its order.
+    """
+
+    repo: Repo
+    upstream: dict[str, set[str]]
+    stale: set[str]
+    recorded: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    stage: str
+    seat: str | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    tail: list[str]
+
+
+Running = dict[Future[Ended], Job]
+
+
+def rebuild(targets: list[str], jobs: int | None = None) -> None:
+    """Bring the targets (default: everything) up to date, ``jobs`` stages at a time.
+
+    Raises InputError where a stage fails and KeyboardInterrupt on Ctrl-C, both once the stages that run have ended, and
+    SystemExit with the status of the closing `dvc repro` where that is not 0.
+    """
+    seats = _seats(jobs)
+    plan = _plan(targets) if len(seats) > 1 else None
+    if plan is not None and not plan.stale:
+        print("Data and pipelines are up to date.")
+        return
+    with ThreadPoolExecutor(len(seats)) as pool:
+        running: Running = {}
+        try:
+            if plan is not None:
+                _hand_out(plan, seats, pool, running)
+            closing = pool.submit(_dvc, ["repro", *targets])
+            running[closing] = Job("dvc repro", None)
+            status = closing.result().status
+        except KeyboardInterrupt:
+            _stop(running)
+            raise
+        finally:
+            if plan is not None:
+                _put_in_order(plan)
+    if status:
+        sys.exit(status)
+
+
+def _plan(targets: list[str]) -> Plan | None:
+    """What is to be done; None where DVC can not tell, which `dvc repro` then explains in its own words."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    try:
+        repo = Repo(_wait_for_lock=True)
+        with repo.lock:
+            graph = get_active_graph(repo.index.graph)
+            stages = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
+            upstream = {stage.addressing: {before.addressing for before in graph.successors(stage)} for stage in stages}
+            stale = {stage.addressing for stage in stages if stage.status()}
+        return Plan(repo, upstream, stale, _recorded(repo))
+    except DvcException:
+        return None
+
+
+def _hand_out(plan: Plan, seats: list[str | None], pool: ThreadPoolExecutor, running: Running) -> None:
+    """Run stages until what is left is a chain; raises InputError where one fails, once all that run have ended."""
+    waiting, stale, free = dict(plan.upstream), set(plan.stale), list(seats)
+    failed: dict[str, Ended] = {}
+    while running or not (failed or _is_chain(waiting, stale)):
+        for stage in [] if failed else list(waiting):
+            busy = {job.stage for job in running.values()}
+            if not waiting[stage].isdisjoint(waiting.keys() | busy):
+                continue
+            if stage in stale:
+                alone = _kind(stage) in ALONE
+                if not free or (alone and running) or not ALONE.isdisjoint(map(_kind, busy)):
+                    break
+                job = Job(stage, free.pop())
+                words = ["--wait-for-lock", "repro", "-s", stage]
+                running[pool.submit(_dvc, words, stage, None if alone else job.seat)] = job
+            del waiting[stage]
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            job = running.pop(future)
+            free.append(job.seat)
+            dependants = {stage for stage, before in waiting.items() if job.stage in before} - stale
+            if future.result().status:
+                failed[job.stage] = future.result()
+            elif dependants and _made_others(plan, job.stage):
+                stale |= dependants
+    if failed:
+        said = "\n".join(f"{stage} | {line}" for stage, ended in failed.items() for line in ended.tail)
+        raise InputError(f"{', '.join(failed)} failed; what other stages finished is kept. The last lines:\n{said}")
+
+
+def _kind(stage: str) -> str:
+    return stage.partition("@")[0]
+
+
+def _is_chain(waiting: dict[str, set[str]], stale: set[str]) -> bool:
+    """Whether the stages that may still have to run can only run one after the other."""
+    might: list[str] = []
+    for stage, upstream in waiting.items():
+        if stage in stale or not upstream.isdisjoint(might):
+            might.append(stage)
+    return all(before in waiting[after] for before, after in pairwise(might))
+
+
+def _dvc(words: list[str], name: str | None = None, gpu: str | None = None) -> Ended:
+    """Run DVC with these words; with a name what it says is passed on line by line, the name before each.
+
+    It is in a session of its own, so that Ctrl-C on a terminal reaches it through ``_stop`` alone.
+    """
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    command = [sys.executable, "-m", "dvc", *words]
+    if name is None:
+        return Ended(subprocess.Popen(command, env=environment, start_new_session=True).wait(), [])
+    environment["PYTHONUNBUFFERED"] = "1"
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        advice = False
+        for line in filter(str.strip, process.stdout or ()):
+            advice = advice or line.startswith(ADVICE)
+            if not advice:
+                tail.append(line.rstrip())
+                sys.stdout.write(f"{name} | {line.rstrip()}\n")  # in one piece: other threads write too
+                sys.stdout.flush()
+    return Ended(process.returncode, list(tail))
+
+
+def _stop(running: Running) -> None:
+    """Pass Ctrl-C on to the commands of the stages and wait for all to end.
+
+    DVC itself is left alone: it writes dvc.lock in place, and a signal at that moment would leave half of it.
+    """
+    import psutil
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # once is enough; not SIG_IGN, which new processes would inherit
+        signal.signal(number, lambda *_: None)
+    stages = ", ".join(job.stage for future, job in running.items() if not future.done())
+    print(f"stopping: {stages} may save what they have", file=sys.stderr, flush=True)
+    told: set[int] = set()
+    while psutil.Process().children() or not all(future.done() for future in running):
+        for pid in _commands() - told:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+            told.add(pid)
+        time.sleep(0.1)
+
+
+def _commands() -> set[int]:
+    """Processes that this process's DVCs have started, those that keep a session of their own aside."""
+    import psutil
+
+    found: set[int] = set()
+    for dvc in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            for command in dvc.children(recursive=True):
+                old = time.time() - command.create_time() > NEWBORN_SECONDS
+                if old and os.getpgid(command.pid) == dvc.pid:
+                    found.add(command.pid)
+    return found
+
+
+def _recorded(repo: Repo) -> dict[str, Any]:
+    """The outputs of each stage in dvc.lock, which is read under DVC's lock since DVC writes it in place."""
+    from dvc.utils.serialize import load_yaml
+
+    path = Path(repo.root_dir, "dvc.lock")
+    with repo.lock:
+        stages = load_yaml(path).get("stages", {}) if path.exists() else {}
+    return {stage: entry.get("outs") for stage, entry in stages.items()}
+
+
+def _made_others(plan: Plan, stage: str) -> bool:
+    before = plan.recorded.get(stage)
+    return before is None or before != _recorded(plan.repo).get(stage)
+
+
+def _put_in_order(plan: Plan) -> None:
+    """Give dvc.lock the order that `dvc repro` gives it: stages new to it at its end, in the order of the graph."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    found = _recorded(plan.repo)
+    order = [*plan.recorded, *(stage for stage in plan.upstream if stage not in plan.recorded)]
+    order = [stage for stage in order if stage in found]
+    if list(found) == order:
+        return
+    path = Path(plan.repo.root_dir, "dvc.lock")
+    with plan.repo.lock:
+        lock = parse_yaml_for_update(path.read_text(encoding="utf-8"), path)
+        for stage in order:
+            lock["stages"].move_to_end(stage)
+        files.write_text(path, dumps_yaml(lock))
+
+
+def _seats(jobs: int | None) -> list[str | None]:
+    """One a job, each with the GPU that the job is to see, or None.
+
+    ``jobs``, else FRESHSTART_JOBS, else one where FRESHSTART_LAUNCH gives a training several processes, else one a GPU,
+    else one a processor.
+    """
+    named = os.environ.get("FRESHSTART_JOBS")
+    if jobs is None and named is not None:
+        jobs = int(named) if named.isdigit() else 0
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs or FRESHSTART_JOBS must be a whole number from 1 on, found {named or jobs!r}")
+    launched = bool(os.environ.get("FRESHSTART_LAUNCH"))
+    gpus = [] if launched else _gpus()
+    if jobs is None and not launched:
+        from freshstart.scoring.pool import processors
+
+        jobs = len(gpus) or processors()
+    return [gpus[index % len(gpus)] if gpus else None for index in range(jobs or 1)]
+
+
+def _gpus() -> list[str]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [gpu.strip() for gpu in named.split(",") if gpu.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [line[4:].partition(":")[0] for line in listed.splitlines() if line.startswith("GPU ")]

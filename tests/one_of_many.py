@@ -1,0 +1,28 @@
+"""Trains the small run of test_training as one of the processes that a launcher started; not a test by itself.
+
+torchrun --nproc_per_node=2 tests/one_of_many.py '{"folder": "...", "objective": "awr", "settings": {...}}'
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+
+def main() -> None:
+    import torch
+    from test_training import SETTINGS, run
+
+    from freshstart.training.launch import joined
+    from freshstart.training.loop import train
+
+    asked = json.loads(sys.argv[1])
+    torch.set_default_dtype(getattr(torch, asked.get("dtype", "float64")))
+    settings = replace(SETTINGS, **asked["settings"])
+    positions = asked["steps"] * settings.batch_size * settings.context
+    with joined() as group:
+        train(run(Path(asked["folder"]), asked["objective"], settings, positions), {"asked": asked["name"]}, group)
+
+
+if __name__ == "__main__":
+    main()
