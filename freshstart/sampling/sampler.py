@@ -84,6 +84,8 @@ def choose(logits: Tensor, top_p: float, uniform: Tensor) -> Tensor:
     The nucleus is the shortest prefix of the tokens, from the most likely down, that holds at least ``top_p``.
     """
     probabilities = torch.softmax(logits, dim=-1)
+    if top_p >= 1:  # every token is in the nucleus: no order is needed
+        return _invert(probabilities.double(), None, top_p, uniform)
     best, ids = probabilities.topk(min(CANDIDATES, probabilities.shape[-1]), dim=-1)
     chosen = _invert(best.double(), ids, top_p, uniform)
     lacking = (best.double().sum(-1) < top_p).nonzero().squeeze(-1)
@@ -93,8 +95,13 @@ def choose(logits: Tensor, top_p: float, uniform: Tensor) -> Tensor:
     return chosen
 
 
-def _invert(best: Tensor, ids: Tensor, top_p: float, uniform: Tensor) -> Tensor:
+def _invert(best: Tensor, ids: Tensor | None, top_p: float, uniform: Tensor) -> Tensor:
+    """The token at which the distribution function passes ``uniform``; ``ids`` are those of ``best``, in its order."""
     cumulative = best.cumsum(-1)
+    if ids is None:
+        place = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        last = best.shape[-1] - 1 - best.flip(-1).ne(0).to(torch.uint8).argmax(-1, keepdim=True)
+        return torch.minimum(place, last).squeeze(-1)
     inside = cumulative - best < top_p
     target = uniform * torch.where(inside, best, 0).sum(-1, keepdim=True)
     place = torch.searchsorted(cumulative, target, right=True)

@@ -215,6 +215,7 @@ def _checked(model: PreTrainedModel, name: str) -> PreTrainedModel:
         ours = F.linear(hidden_states(model, tokens), model.get_output_embeddings().weight)
         theirs = model(input_ids=tokens, use_cache=False).logits
     model.train(training)
-    if not torch.allclose(ours.double(), theirs.double(), rtol=1e-3, atol=1e-4):
+    capped = getattr(model.config, "final_logit_softcapping", None) is not None  # too weak to see in small logits
+    if capped or not torch.allclose(ours.double(), theirs.double(), rtol=1e-3, atol=1e-4):
         raise InputError(f"{name} computes its logits in a way of its own (a scale, a soft cap, a bias): not supported")
     return model
