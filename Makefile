@@ -1,4 +1,4 @@
-# make repro   rebuild everything that is out of date: data, scores, models, metrics, reports/index.html
+# make repro   rebuild everything that is out of date, several stages at a time: data, models, reports/index.html
 # make test    the tests (the environment is made first, where there is none)
 # make lint    style and formatting
 # make bench   the measurements under bench/, written to reports/bench/
@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 .DEFAULT_GOAL := repro
 
 repro: $(READY)
-	dvc repro
+	$(BIN)/python -m freshstart repro
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -8,6 +8,7 @@ waited for at both; a loop needs no change, and what it does to start (imports, 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -49,12 +50,31 @@ def steady(loop: Loop, warm: int, steps: int) -> tuple[float, float]:
 
 
 def in_turns(loops: Mapping[str, Loop], turns: int, warm: int, steps: int) -> dict[str, list[float]]:
-    """Seconds of each loop's steps, turn by turn; every other turn runs backwards."""
+    """Seconds of each loop's steps, turn by turn; every other turn runs backwards.
+
+    On a CPU each runs in a process forked from this one, which computes nothing itself: what a loop sets for its whole
+    process (threads, the allocator) is its own.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for turn in range(turns):
         for name in list(loops)[:: -1 if turn % 2 else 1]:
-            seconds[name].append(steady(loops[name], warm, steps)[0])
+            run = steady if torch.cuda.is_available() else _apart
+            seconds[name].append(run(loops[name], warm, steps)[0])
     return seconds
+
+
+def _apart(loop: Loop, warm: int, steps: int) -> tuple[float, float]:
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: send.send(steady(loop, warm, steps)))
+    child.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise RuntimeError("a loop ended without its times: see above") from None
+    finally:
+        child.join()
 
 
 def speed(tokens: int, seconds: list[float]) -> dict[str, Any]:

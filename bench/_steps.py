@@ -59,7 +59,7 @@ QUICK = TrainSettings(  # train.every and tokenizer.every of conf/scale/quick.ya
     warmup=0.04,
     precision="bf16",
     compile="auto",
-    threads=2,
+    threads=1,
     log_every=16,
     checkpoint_every=NEVER,
 )

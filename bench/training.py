@@ -34,7 +34,7 @@ import torch
 from bench import _clock, _gpu, _nano, _resident, _steps, _trainer, report
 from bench._steps import QUICK, QUICK_VOCABULARY, SMALL, SMALL_VOCABULARY
 
-TURNS, WARM, STEPS, QUICK_STEPS = 5, 16, 48, 96
+TURNS, WARM, STEPS, QUICK_STEPS = 5, 16, 64, 160
 CPU = torch.device("cpu")
 
 

@@ -260,11 +260,10 @@ def _seats(jobs: int | None) -> list[str | None]:
     ``jobs``, else FRESHSTART_JOBS, else one where FRESHSTART_LAUNCH gives a training several processes, else one a GPU,
     else one a processor.
     """
-    named = os.environ.get("FRESHSTART_JOBS")
-    if jobs is None and named is not None:
-        jobs = int(named) if named.isdigit() else 0
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs or FRESHSTART_JOBS must be a whole number from 1 on, found {named or jobs!r}")
+    asked = os.environ.get("FRESHSTART_JOBS") if jobs is None else str(jobs)
+    if asked is not None and not (asked.isdigit() and int(asked)):
+        raise InputError(f"--jobs or FRESHSTART_JOBS must be a whole number from 1 on, found {asked!r}")
+    jobs = None if asked is None else int(asked)
     launched = bool(os.environ.get("FRESHSTART_LAUNCH"))
     gpus = [] if launched else _gpus()
     if jobs is None and not launched:

@@ -209,7 +209,7 @@ def test_how_many_at_a_time(monkeypatch):
     with pytest.raises(InputError, match="must be a whole number from 1 on, found 'many'"):
         running._seats(None)
     monkeypatch.delenv("FRESHSTART_JOBS")
-    with pytest.raises(InputError, match="found 0"):
+    with pytest.raises(InputError, match="found '0'"):
         running._seats(0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert running._seats(None) == ["0", "1"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,7 +145,6 @@ def test_schedule():
 @pytest.mark.parametrize("objective", ["mle", "unlikelihood", "rwr", "awr"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, objective, precision):
-    from dataclasses import replace
 
     settings = replace(SETTINGS, precision=precision, dropout=0.1 if objective == "rwr" else 0.0)
     whole = run(tmp_path / "whole", objective, settings)
@@ -230,8 +230,6 @@ def test_a_loss_that_is_not_finite_stops_before_the_model_is_touched(tmp_path, m
     def loss(logp, score, value, numbers):
         calls.append(1)
         return -logp * (float("nan") if len(calls) == 8 else 1.0), {}
-
-    from dataclasses import replace
 
     chosen = replace(chosen, objective=replace(poisoned, loss=loss))
     with pytest.raises(
@@ -321,3 +319,42 @@ def test_kill_minus_nine_and_resume_through_the_door(made, tmp_path):
     running.wait()
     subprocess.run(command("killed"), cwd=tmp_path, env=env, check=True)
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
+    """kill -9 to a run that writes a checkpoint every other step, at 20 moments: each goes on to the same weights."""
+    import multiprocessing
+    import random
+
+    settings = replace(SETTINGS, checkpoint_every=2, snapshots=(0.5,))
+    chosen = run(tmp_path / "whole", "awr", settings, positions=64 * 60)
+    fork = multiprocessing.get_context("fork")
+
+    def in_child(folder, after=None):
+        monkeypatch.setenv("FRESHSTART_STATE", str(folder / ".state"))
+        own = replace(chosen, output=folder / "model", curve=folder / "curve.csv")
+        child = fork.Process(target=train, args=(own, {"name": "killed"}))
+        begun = time.monotonic()
+        child.start()
+        child.join(after)
+        killed = child.is_alive()
+        if killed:
+            child.kill()
+        child.join()
+        assert child.exitcode == (-signal.SIGKILL if killed else 0)
+        return time.monotonic() - begun
+
+    whole = in_child(tmp_path / "whole")
+    moments = random.Random(0)
+    steps = []
+    for number in range(20):
+        folder = tmp_path / str(number)
+        in_child(folder, moments.uniform(0.05, 0.95) * whole)
+        saved = sorted(folder.glob(".state/checkpoints/*/step-*/state.json"))
+        steps.append(int(saved[-1].parent.name.split("-")[1]) if saved else 0)
+        in_child(folder)
+        assert_equal(weights(tmp_path / "whole"), weights(folder))
+        assert (tmp_path / "whole/curve.csv").read_text() == (folder / "curve.csv").read_text()
+        snapshot = f"model/snapshots/{64 * 30}/model.safetensors"
+        assert_equal(load_file(tmp_path / "whole" / snapshot), load_file(folder / snapshot))
+    assert len(set(steps)) > 5, steps  # the moments were spread over the run
