@@ -34,7 +34,7 @@ import torch
 from bench import _clock, _gpu, _nano, _resident, _steps, _trainer, report
 from bench._steps import QUICK, QUICK_VOCABULARY, SMALL, SMALL_VOCABULARY
 
-TURNS, WARM, STEPS, QUICK_STEPS = 5, 16, 64, 160
+TURNS, CPU_TURNS, WARM, STEPS, QUICK_STEPS = 5, 3, 16, 48, 160
 CPU = torch.device("cpu")
 
 
@@ -56,10 +56,9 @@ def main() -> None:
 
 
 def sizes(chosen: list[str]) -> dict[str, Any]:
-    timed = {"turns": TURNS, "warm": WARM}
     described = {
-        "cpu": _steps.shape(SMALL, SMALL_VOCABULARY, **timed, steps=STEPS),
-        "quick": _steps.shape(QUICK, QUICK_VOCABULARY, **timed, steps=QUICK_STEPS),
+        "cpu": _steps.shape(SMALL, SMALL_VOCABULARY, turns=CPU_TURNS, warm=WARM, steps=STEPS),
+        "quick": _steps.shape(QUICK, QUICK_VOCABULARY, turns=TURNS, warm=WARM, steps=QUICK_STEPS),
         "memory": _steps.shape(QUICK, QUICK_VOCABULARY, steps=_resident.STEPS),
         "gpu": _gpu.sizes(),
     }
@@ -83,7 +82,7 @@ def cpu() -> Iterator[dict[str, Any]]:
                 }
                 if _trainer.MISSING:
                     del loops["transformers.Trainer"]
-                seconds = _clock.in_turns(loops, TURNS, WARM, STEPS)
+                seconds = _clock.in_turns(loops, CPU_TURNS, WARM, STEPS)
                 for way, spent in seconds.items():
                     yield {
                         "way": way,

@@ -7,6 +7,7 @@ A stream folder holds ``tokens`` (uint16, or uint32 for large vocabularies), ``s
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,13 @@ class Stream:
         if last != (len(stream.tokens), len(stream.tokens)):
             raise InputError(f"{folder}: the spans do not end with the tokens: run `dvc repro -f tokens@{task}`")
         return stream
+
+    def release(self) -> None:
+        """Unmap what has been read, for the memory's sake: it stays in the system's cache of files."""
+        for array in (self.tokens, self.segment_ends, self.segment_scores, self.document_ends):
+            mapped = getattr(array, "_mmap", None)
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def scores(self, begin: int, end: int) -> np.ndarray:
         """The score of each token in [begin, end), float32, from the span that holds it. Cost: one search.

@@ -108,6 +108,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
         """This process's pieces of a batch, on the device."""
         rows = run.rows.chosen(step, settings.batch_size)[mine]
         state.text_tokens += (found := _on(group, *run.rows.batch(rows)))[2]
+        run.rows.stream.release()
         return list(zip(found[0].split(micro), found[1].split(micro), strict=True))
 
     def seeded(step: int, piece: int) -> None:
