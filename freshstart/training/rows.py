@@ -1,8 +1,11 @@
 """Batches as a pure function of (data, seed, step).
 
 The stream is cut into rows of ``context`` positions; a row's targets are its tokens shifted by one, so that rows
-overlap in one token and every token but the first is a target once an epoch. Each epoch visits the rows in a
-permutation drawn from the digest of the data, the seed and the number of the epoch. Rows cross documents. At most
+overlap in one token and every token but the first is a target once an epoch. Rows cross documents. Each epoch visits
+the rows in a permutation drawn from the digest of the data, the seed and the number of the epoch: the stream is cut
+into ``RUNS`` runs of neighbours, they are dealt out to ``LEGS`` legs at random, and the rows of a leg are shuffled. So
+a run that stops within an epoch has left whole documents for a finetuning to read; a shuffle of all rows would have
+touched nearly every one. At most
 ``context`` tokens at the end of the stream are never seen. A batch may straddle two epochs.
 """
 
@@ -16,6 +19,9 @@ import numpy as np
 
 from freshstart.errors import InputError
 from freshstart.tokens.store import Stream
+
+
+RUNS, LEGS = 256, 16
 
 
 @dataclass(frozen=True)
@@ -82,4 +88,7 @@ class Rows:
 @lru_cache(maxsize=2)
 def _permutation(digest: str, seed: int, epoch: int, count: int) -> np.ndarray:
     key = hashlib.blake2b(f"{digest}:{seed}:{epoch}".encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).permutation(count)
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
+    runs = np.array_split(np.arange(count), RUNS)
+    legs = np.array_split(generator.permutation(RUNS), LEGS)
+    return np.concatenate([generator.permutation(np.concatenate([runs[i] for i in leg])) for leg in legs])
