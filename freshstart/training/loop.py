@@ -14,14 +14,10 @@ from __future__ import annotations
 
 import gc
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -37,6 +33,7 @@ from freshstart.training.launch import Group
 from freshstart.training.model import build, go_on, save
 from freshstart.training.optimizers import optimizers, set_rate
 from freshstart.training.rows import Rows
+from freshstart.training.stops import Guard, StopFlag, no_collection
 from freshstart.training.trainee import Trainee
 
 
@@ -101,7 +98,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
     state = checkpoints.restore(parts)
     window = curve.Window(state.window if group.leads else {})
     forward = _prepared(trainee, settings, group)
-    guard = _Guard(made, group)
+    guard = Guard(made, group)
     snapshots = {max(round(share * run.steps), 1) for share in settings.snapshots}
 
     def batch(step: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -133,9 +130,9 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
         state.text_tokens = 0
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(run.title, run.steps * run.step_positions, "positions", group.leads))
-        stop = stack.enter_context(_StopFlag(group))
+        stop = stack.enter_context(StopFlag(group))
         live = curve.Live(run.title if group.leads else "")
-        stack.enter_context(_no_collection())
+        stack.enter_context(no_collection())
         progress.advance(state.step * run.step_positions, note="resumed" if state.step else "")
         while state.step < run.steps:
             step = state.step
@@ -151,7 +148,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
             window.add({"gradient_norm": norm})
             guard.watch(step, norm)
             if not guard.deferred:
-                guard.check(run)
+                guard.check(run.rows, settings.batch_size, run.steps)
             rate = schedule.factor(step, run.steps, settings.warmup, settings.schedule, settings.decay)
             set_rate(made, rate)
             for optimizer in made:
@@ -161,14 +158,14 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
             last = state.step == run.steps
             logs = state.step % settings.log_every == 0 or last
             if logs:
-                guard.check(run)
+                guard.check(run.rows, settings.batch_size, run.steps)
                 row = {"positions": float(state.step * run.step_positions), **curve.means(window.merged(group))}
                 state.rows.append(row | {"learning_rate": settings.learning_rate * rate})
                 window = curve.Window({})
                 live.row(state.rows[-1])
             stopping = stop.agreed() if logs or group.count == 1 else False
             if (state.step in snapshots or stopping or state.step % settings.checkpoint_every == 0) and not last:
-                guard.check(run)
+                guard.check(run.rows, settings.batch_size, run.steps)
                 if state.step in snapshots:
                     keep(state.step, checkpoints.snapshots / str(state.step * run.step_positions))
                 checkpoint()
@@ -206,39 +203,6 @@ def _on(group: Group, tokens: np.ndarray, scores: np.ndarray) -> tuple[torch.Ten
     return *pair, int((~np.isnan(scores)).sum())
 
 
-class _Guard:
-    """Keeps what is not finite from the model.
-
-    Fused AdamW takes ``found_inf`` and leaves its step out on the device: once set it stays set, so that the model is
-    that of the last good step when the host looks.
-    """
-
-    def __init__(self, made: list[torch.optim.Optimizer], group: Group):
-        self.deferred = group.device.type == "cuda" and len(made) == 1
-        self._first = torch.full((), -1.0, device=group.device)
-        self._norm = torch.zeros((), device=group.device)
-        self._made = made
-
-    def watch(self, step: int, norm: torch.Tensor) -> None:
-        bad = ~torch.isfinite(norm) & (self._first < 0)
-        self._first = torch.where(bad, float(step), self._first)
-        self._norm = torch.where(bad, norm.float(), self._norm)
-        if self.deferred:
-            self._made[0].found_inf = (self._first >= 0).float()  # type: ignore[attr-defined]
-
-    def check(self, run: Run) -> None:
-        """Raises InputError where a step was not finite."""
-        step = int(self._first)
-        if step < 0:
-            return
-        rows = run.rows.chosen(step, run.settings.batch_size)
-        raise InputError(
-            f"step {step + 1} of {run.steps}: the gradient's norm is {float(self._norm):.4g} on rows "
-            f"{', '.join(map(str, rows))}. The model of the step before is untouched and its last checkpoint "
-            "is whole: lower the learning rate, or look at those rows (row r begins at token r x context)"
-        )
-
-
 def _record(
     run: Run, identity: dict[str, Any], text_tokens: int, step: int, group: Group, micro: int
 ) -> dict[str, Any]:
@@ -264,45 +228,3 @@ def _unwanted(run: Run) -> list[int]:
     special = [run.vocabulary.bad] if run.objective.stream == "control" else [run.vocabulary.good, run.vocabulary.bad]
     padded = -(-run.vocabulary.size // 128) * 128
     return sorted(special) + list(range(run.vocabulary.size, padded))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's cyclic garbage is collected at checkpoints alone: each sweep would stop the loop for a while."""
-    was = gc.isenabled()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        if was:
-            gc.enable()
-
-
-class _StopFlag:
-    """Ctrl-C and SIGTERM ask the loop to stop after the step at hand, so that no step is half done."""
-
-    def __init__(self, group: Group) -> None:
-        self.asked = False
-        self._group = group
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopFlag:
-        if threading.current_thread() is threading.main_thread():  # Ray Train runs this in another one
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def agreed(self) -> bool:
-        """Whether any process was asked."""
-        if self._group.count == 1:
-            return self.asked
-        return bool(self._group.add(torch.tensor(float(self.asked), device=self._group.device)))
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True

@@ -20,7 +20,6 @@ import numpy as np
 from freshstart.errors import InputError
 from freshstart.tokens.store import Stream
 
-
 RUNS, LEGS = 256, 16
 
 
