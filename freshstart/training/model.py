@@ -83,7 +83,9 @@ def go_on(start: str | Path, settings: TrainSettings, vocabulary: Vocabulary, se
     Raises InputError where the model has another shape or another vocabulary.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     kernel = attention(settings.context)
     try:
         model = AutoModelForCausalLM.from_pretrained(
