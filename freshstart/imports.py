@@ -23,6 +23,7 @@ NEUTRAL = {
     "freshstart/progress.py",
     "freshstart/reporting/__init__.py",
     "freshstart/scoring/__init__.py",
+    "freshstart/warm.py",
     "stages/__init__.py",
 }
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,9 +5,10 @@ there, to a process of its own, ``dvc --wait-for-lock repro -s <stage>``; DVC le
 command runs. What depends on a stage is run only if it was out of date already or if the stage made other outputs than
 before. Once only a chain is left, or nothing, a plain ``dvc repro`` runs it and sees that nothing else is to be done.
 
-Scores take every processor through Ray and run alone. With GPUs each job sees one of them. Cost, with 70 stages and a
-dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a time writes, and
-0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
+Scores take every processor through Ray and run alone. With GPUs each job sees one of them; without, trainings and
+evaluations are forked from a warm process (freshstart/warm.py), which saves each 4 to 5 s of imports. Cost, with 70
+stages and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a
+time writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freshstart import files
+from freshstart import files, warm
 from freshstart.errors import InputError
 
 if TYPE_CHECKING:
+    import psutil
     from dvc.repo import Repo
 
 ALONE = {"score"}  # stages that use the whole machine
+WARM = {"train", "finetune", "evaluate", "evaluate_finetuned"}  # stages whose doors ask for the warm process
+LEAST_WARM = 3  # so many of them pay for it
 ADVICE = ("To track the changes with git", "Use `dvc push`")  # DVC's last words; once, at the end, is enough
 TAIL_LINES = 15
 NEWBORN_SECONDS = 0.5  # a process that has not loaded its program yet loses a signal
@@ -76,7 +80,7 @@ def rebuild(targets: list[str], jobs: int | None = None) -> None:
     if plan is not None and not plan.stale:
         print("Data and pipelines are up to date.")
         return
-    with ThreadPoolExecutor(len(seats)) as pool:
+    with _warm(plan, seats) as beside, ThreadPoolExecutor(len(seats)) as pool:
         running: Running = {}
         try:
             if plan is not None:
@@ -85,13 +89,20 @@ def rebuild(targets: list[str], jobs: int | None = None) -> None:
             running[closing] = Job("dvc repro", None)
             status = closing.result().status
         except KeyboardInterrupt:
-            _stop(running)
+            _stop(running, beside)
             raise
         finally:
             if plan is not None:
                 _put_in_order(plan)
     if status:
         sys.exit(status)
+
+
+def _warm(plan: Plan | None, seats: list[str | None]) -> AbstractContextManager[int | None]:
+    """The id of a warm process where enough stages that use it are to be done on processors."""
+    asking = sum(_kind(stage) in WARM for stage in plan.stale) if plan is not None else 0
+    on_gpu = any(seats) or os.environ.get("FRESHSTART_LAUNCH")
+    return warm.kept() if asking >= LEAST_WARM and sys.platform == "linux" and not on_gpu else nullcontext()
 
 
 def _plan(targets: list[str]) -> Plan | None:
@@ -188,32 +199,36 @@ def _dvc(words: list[str], name: str | None = None, gpu: str | None = None) -> E
     return Ended(process.returncode, list(tail))
 
 
-def _stop(running: Running) -> None:
-    """Pass Ctrl-C on to the commands of the stages and wait for all to end.
+def _stop(running: Running, beside: int | None) -> None:
+    """Pass Ctrl-C on to the commands of the stages and wait for all to end but the process ``beside`` them.
 
     DVC itself is left alone: it writes dvc.lock in place, and a signal at that moment would leave half of it.
     """
-    import psutil
-
     for number in (signal.SIGINT, signal.SIGTERM):  # once is enough; not SIG_IGN, which new processes would inherit
         signal.signal(number, lambda *_: None)
     stages = ", ".join(job.stage for future, job in running.items() if not future.done())
     print(f"stopping: {stages} may save what they have", file=sys.stderr, flush=True)
     told: set[int] = set()
-    while psutil.Process().children() or not all(future.done() for future in running):
-        for pid in _commands() - told:
+    while _dvcs(beside) or not all(future.done() for future in running):
+        for pid in _commands(beside) - told:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
             told.add(pid)
         time.sleep(0.1)
 
 
-def _commands() -> set[int]:
+def _dvcs(beside: int | None) -> list[psutil.Process]:
+    import psutil
+
+    return [process for process in psutil.Process().children() if process.pid != beside]
+
+
+def _commands(beside: int | None) -> set[int]:
     """Processes that this process's DVCs have started, those that keep a session of their own aside."""
     import psutil
 
     found: set[int] = set()
-    for dvc in psutil.Process().children():
+    for dvc in _dvcs(beside):
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             for command in dvc.children(recursive=True):
                 old = time.time() - command.create_time() > NEWBORN_SECONDS

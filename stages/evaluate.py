@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    open_door(main)
+    open_door(main, warm=True)

@@ -58,8 +58,11 @@ def main() -> None:
         record = train(run, identity, group)
         if group.leads:
             tokenizer.copy(given.tokenizer, given.output)
-            print(f"{record['positions']:,} positions from {identity['finetuned']['from_positions']:,} of mle")
+            print(
+                f"{record['positions']:,} positions after {identity['finetuned']['from_positions']:,} of mle, "
+                f"{record['epochs']:.2f} epochs, {record['documents']:,} documents"
+            )
 
 
 if __name__ == "__main__":
-    open_door(main)
+    open_door(main, warm=True)
