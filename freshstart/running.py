@@ -5,7 +5,7 @@ there, to a process of its own, ``dvc --wait-for-lock repro -s <stage>``; DVC le
 command runs. What depends on a stage is run only if it was out of date already or if the stage made other outputs than
 before. Once only a chain is left, or nothing, a plain ``dvc repro`` runs it and sees that nothing else is to be done.
 
-Scores take every processor through Ray and run alone. With GPUs each job sees one of them; without, trainings and
+Scores take every processor through Ray: one runs at a time. With GPUs each job sees one of them; without, trainings and
 evaluations are forked from a warm process (freshstart/warm.py), which saves each 4 to 5 s of imports. Cost, with 70
 stages and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a
 time writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import psutil
     from dvc.repo import Repo
 
-ALONE = {"score"}  # stages that use the whole machine
+ALONE = {"score"}  # stages that use every processor, and every GPU: one at a time, with GPUs nothing beside it
 WARM = {"train", "finetune", "evaluate", "evaluate_finetuned"}  # stages whose doors ask for the warm process
 LEAST_WARM = 3  # so many of them pay for it
 ADVICE = ("To track the changes with git", "Use `dvc push`")  # DVC's last words; once, at the end, is enough
@@ -130,12 +130,15 @@ def _hand_out(plan: Plan, seats: list[str | None], pool: ThreadPoolExecutor, run
     while running or not (failed or _is_chain(waiting, stale)):
         for stage in [] if failed else list(waiting):
             busy = {job.stage for job in running.values()}
+            held = not ALONE.isdisjoint(map(_kind, busy))
             if not waiting[stage].isdisjoint(waiting.keys() | busy):
                 continue
             if stage in stale:
-                alone = _kind(stage) in ALONE
-                if not free or (alone and running) or not ALONE.isdisjoint(map(_kind, busy)):
+                if not free:
                     break
+                alone = _kind(stage) in ALONE
+                if (any(seats) and (running if alone else held)) or (alone and held):
+                    continue
                 job = Job(stage, free.pop())
                 words = ["--wait-for-lock", "repro", "-s", stage]
                 running[pool.submit(_dvc, words, stage, None if alone else job.seat)] = job
@@ -273,7 +276,7 @@ def _seats(jobs: int | None) -> list[str | None]:
     """One a job, each with the GPU that the job is to see, or None.
 
     ``jobs``, else FRESHSTART_JOBS, else one where FRESHSTART_LAUNCH gives a training several processes, else one a GPU,
-    else one a processor.
+    else one a processor and one more, since a stage that DVC begins or ends waits for dvc.lock.
     """
     asked = os.environ.get("FRESHSTART_JOBS") if jobs is None else str(jobs)
     if asked is not None and not (asked.isdigit() and int(asked)):
@@ -284,7 +287,7 @@ def _seats(jobs: int | None) -> list[str | None]:
     if jobs is None and not launched:
         from freshstart.scoring.pool import processors
 
-        jobs = len(gpus) or processors()
+        jobs = len(gpus) or processors() + 1
     return [gpus[index % len(gpus)] if gpus else None for index in range(jobs or 1)]
 
 

@@ -22,7 +22,9 @@ def arms(made, tmp_path, monkeypatch, door):
         (shutil.copytree if (made.folder / name).is_dir() else shutil.copy)(made.folder / name, tmp_path / name)
     (tmp_path / "data").symlink_to(made.folder / "data")
     scale = tmp_path / "conf/scale/tests.yaml"
-    scale.write_text(scale.read_text().replace("log_every: 2", f"log_every: 2\n    snapshots: [0.25, {SHARE}]"))
+    scale.write_text(
+        scale.read_text().replace("log_every: 2", f"log_every: 2\n    snapshots: [0.25, {SHARE}]\n    legs: 4")
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
     drawn: list[np.ndarray] = []

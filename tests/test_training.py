@@ -81,14 +81,15 @@ def assert_equal(left, right):
         assert torch.equal(left[key], right[key]), key
 
 
-def test_rows_are_a_permutation_each_epoch():
-    rows = Rows(stream(), 16, "digest", 0)
+@pytest.mark.parametrize("legs", [1, 4])
+def test_rows_are_a_permutation_each_epoch(legs):
+    rows = Rows(stream(), 16, "digest", 0, legs=legs)
     assert rows.count == 3999 // 16
     steps = rows.count // 4
     first = np.concatenate([rows.chosen(step, 4) for step in range(steps + 1)])
     assert len(set(first[: rows.count].tolist())) == rows.count
-    np.testing.assert_array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 0).chosen(7, 4))
-    assert not np.array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 1).chosen(7, 4))
+    np.testing.assert_array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 0, legs=legs).chosen(7, 4))
+    assert not np.array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 1, legs=legs).chosen(7, 4))
     assert not np.array_equal(rows.chosen(7, 4), Rows(stream(), 16, "other", 0).chosen(7, 4))
     wide = np.concatenate([rows.chosen(step, 8) for step in range(10)])
     np.testing.assert_array_equal(wide, first[:80])  # the order does not depend on the size of a batch

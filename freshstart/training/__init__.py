@@ -20,7 +20,8 @@ class TrainSettings:
     ``wsd``, warm-up, stable, decay) are shares of all steps. ``muon`` trains the matrices inside the blocks at
     ``muon_learning_rate`` and everything else by AdamW. ``loss_chunk`` positions at a time get their logits (0: all),
     for small cards. ``threads`` is part of the result: one and two threads add floats in another order. ``snapshots``
-    are shares of the budget at which the model is kept.
+    are shares of the budget at which the model is kept. ``legs``: freshstart/training/rows.py; 2 or more leave whole
+    documents for a finetuning on a stream of its own.
     """
 
     layers: int
@@ -50,9 +51,21 @@ class TrainSettings:
     log_every: int = 20
     checkpoint_every: int = 200
     snapshots: tuple[float, ...] = ()
+    legs: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "context", "batch_size", "threads", "log_every", "checkpoint_every"):
+        counts = (
+            "layers",
+            "width",
+            "heads",
+            "context",
+            "batch_size",
+            "threads",
+            "log_every",
+            "checkpoint_every",
+            "legs",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.width % self.heads:

@@ -33,7 +33,7 @@ def pretraining(
         settings=settings,
         objective=objectives.load(name),
         numbers=made["numbers"],
-        rows=Rows(stream, settings.context, digest, seed),
+        rows=Rows(stream, settings.context, digest, seed, legs=settings.legs),
         vocabulary=Vocabulary(plain["vocabulary"], plain["end_of_text"], plain["good"], plain["bad"]),
         positions=made["settings"]["positions"],
         seed=seed,

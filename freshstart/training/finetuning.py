@@ -48,7 +48,7 @@ def finetuning(
     drawn = step * mle_batch
     plain = Stream.open(tokens / "train", task)
     digest = read_manifest(tokens / "train", f"tokens@{task}")["sha256"]["tokens.npy"]
-    mle_rows = Rows(plain, context, digest, run.seed)
+    mle_rows = Rows(plain, context, digest, run.seed, legs=run.settings.legs)
     own = {key: value for key, value in asdict(settings).items() if value is not None}
     chosen = replace(run.settings, **own, start=None, snapshots=())
     manifest = {"skipped_rows": drawn, "share": share, "stream": run.objective.stream}
@@ -60,8 +60,9 @@ def finetuning(
         free = ~mle_rows.documents(drawn, inputs=True)
         if not free.any():
             raise InputError(
-                f"mle has read a token of each of the {len(free):,} documents at {share:g} of its budget: enlarge "
-                f"corpus.{task}.train_characters, or finetune with an objective on the plain stream"
+                f"mle has read a token of each of the {len(free):,} documents at {share:g} of its budget: set "
+                f"train.every.legs to 2 or more, enlarge corpus.{task}.train_characters, or finetune with an objective "
+                "on the plain stream"
             )
         if group.leads:
             leave(run.objective, run.numbers, free, tokens / "train", rest, task, corpus_seed, manifest)
