@@ -128,7 +128,8 @@ def _hand_out(plan: Plan, seats: list[str | None], pool: ThreadPoolExecutor, run
     waiting, stale, free = dict(plan.upstream), set(plan.stale), list(seats)
     failed: dict[str, Ended] = {}
     while running or not (failed or _is_chain(waiting, stale)):
-        for stage in [] if failed else list(waiting):
+        first = sorted(waiting, key=lambda stage: _kind(stage) not in WARM)  # long work, while others wait for DVC
+        for stage in [] if failed else first:
             busy = {job.stage for job in running.values()}
             held = not ALONE.isdisjoint(map(_kind, busy))
             if not waiting[stage].isdisjoint(waiting.keys() | busy):
