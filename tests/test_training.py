@@ -322,6 +322,7 @@ def test_kill_minus_nine_and_resume_through_the_door(made, tmp_path):
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
     """kill -9 to a run that writes a checkpoint every other step, at 20 moments: each goes on to the same weights."""
     import multiprocessing

@@ -304,6 +304,7 @@ def test_a_stopped_runner_leaves_nothing(place, monkeypatch, number):
         assert len(list(place.glob("?.saved"))) == 2
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_same_bit_for_bit(made, place, monkeypatch):
     (place / "conf").symlink_to(made.folder / "conf")
     (place / "params.yaml").symlink_to(made.folder / "params.yaml")
