@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from freshstart import objectives
 from freshstart.errors import InputError
 from freshstart.tokens.store import Stream
-from freshstart.training import TrainSettings, Vocabulary, schedule
+from freshstart.training import TrainSettings, Vocabulary, loop, schedule, stops
 from freshstart.training.checkpoint import Checkpoints, TrainState
 from freshstart.training.loop import Run, train
 from freshstart.training.model import build, token_logprobs
@@ -244,6 +244,31 @@ def test_a_loss_that_is_not_finite_stops_before_the_model_is_touched(tmp_path, m
     parts |= {f"optimizer-{i}": optimizer for i, optimizer in enumerate(made)}
     assert Checkpoints.of({"name": "nan"}).restore(parts).step == 5
     assert all(torch.isfinite(tensor).all() for tensor in parts["model"].state_dict().values())
+
+
+def test_where_the_host_does_not_look_at_each_step_the_device_leaves_a_bad_one_out(tmp_path, monkeypatch):
+    """As on a GPU: the step after which nothing is finite, and all behind it, leave the model alone till a log row."""
+    settings = replace(SETTINGS, optimizer="adamw", log_every=10, checkpoint_every=100)
+    models = []
+
+    def deferred(made, group):
+        guard = stops.Guard(made, group)
+        guard.deferred = True
+        return guard
+
+    def poisoned(logp, score, value, numbers):
+        models.append({name: p.detach().clone() for name, p in kept[0].named_parameters()})
+        return -logp * (float("nan") if len(models) == 8 else 1.0), {}
+
+    kept: list = []
+    monkeypatch.setattr(loop, "Guard", deferred)
+    monkeypatch.setattr(loop, "build", lambda *arguments: kept.append(build(*arguments)) or kept[0])
+    chosen = run(tmp_path, settings=settings)
+    with pytest.raises(InputError, match=r"step 8 of 20: the gradient's norm is nan"):
+        train(replace(chosen, objective=replace(chosen.objective, loss=poisoned)), {"name": "deferred"})
+    assert len(models) == 10
+    assert not torch.equal(models[6]["transformer.wte.weight"], models[7]["transformer.wte.weight"])
+    assert_equal(models[7], models[9])
 
 
 def test_fewer_tokens_than_one_batch(tmp_path):

@@ -214,7 +214,7 @@ def test_doors_run_side_by_side(server):
 
 
 def test_what_does_not_fit_runs_by_itself(server, monkeypatch):
-    for name, value in (("OMP_NUM_THREADS", "1"), ("FRESHSTART_LAUNCH", "torchrun"), ("PYTHONPATH", f"{ROOT}:/none")):
+    for name, value in (("OMP_NUM_THREADS", "17"), ("FRESHSTART_LAUNCH", "torchrun"), ("PYTHONPATH", f"{ROOT}:/none")):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(name, value)
             assert door("exit", 4).wait() == 4
