@@ -94,6 +94,7 @@ seeds: [0]
 corpus_seed: 0
 benchmarks: []
 finetuned: []
+finetuned_from: [0.5]
 """
 
 

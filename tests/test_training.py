@@ -368,7 +368,7 @@ def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
         if killed:
             child.kill()
         child.join()
-        assert child.exitcode == (-signal.SIGKILL if killed else 0)
+        assert child.exitcode in ((-signal.SIGKILL, 0) if killed else (0,))  # it may end while it is being killed
         return time.monotonic() - begun
 
     whole = in_child(tmp_path / "whole")
