@@ -159,7 +159,7 @@ def test_a_change_reruns_what_it_must(repro):
         return {f"{stage}@toxicity-{name}-{seed}" for stage in ("train", "evaluate") for name in names}
 
     assert changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__") == {"compare"}
-    awr = changed("freshstart/objectives/awr.py", "(reward - value) ** 2", "(reward - value).abs()")
+    awr = changed("freshstart/objectives/awr.py", "difference**2", "difference.abs()")
     assert awr == {"shards@toxicity-awr", "compare"} | cells("awr")
     weights = changed("freshstart/objectives/rewards.py", ".clamp(max=most)", ".clamp(max=most) ** 0.5")
     assert {stage for stage in weights if not stage.startswith("shards")} == {"compare"} | cells("rwr", "awr")
