@@ -198,7 +198,7 @@ def test_a_new_scorer_is_one_file_and_one_name(repro):
     raw["corpus"]["shouting"] = raw["corpus"]["toxicity"]
     raw["scorer"]["shouting"] = {"kind": "shouting", "segments": "sentences"}
     raw["shards"]["shouting"] = {"good": {"quantile": 0.5}}
-    for section in ("score", "tokenizer", "train", "evaluate"):
+    for section in ("score", "tokenizer", "train", "finetune", "evaluate"):
         raw[section]["shouting"] = {}
     (folder / "conf/scale/tests.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     root = yaml.safe_load((folder / "params.yaml").read_text())
