@@ -356,6 +356,7 @@ def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
     settings = replace(SETTINGS, checkpoint_every=2, snapshots=(0.5,))
     chosen = run(tmp_path / "whole", "awr", settings, positions=64 * 60)
     fork = multiprocessing.get_context("fork")
+    build(SETTINGS, 60, 0, 0)  # its imports are made here, so that the moments fall into the runs
 
     def in_child(folder, after=None):
         monkeypatch.setenv("FRESHSTART_STATE", str(folder / ".state"))
@@ -371,6 +372,7 @@ def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
         assert child.exitcode in ((-signal.SIGKILL, 0) if killed else (0,))  # it may end while it is being killed
         return time.monotonic() - begun
 
+    in_child(tmp_path / "warm")
     whole = in_child(tmp_path / "whole")
     moments = random.Random(0)
     steps = []

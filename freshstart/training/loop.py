@@ -174,7 +174,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
                 raise KeyboardInterrupt
             progress.advance(run.step_positions, note=f"loss {state.rows[-1]['loss']:.3f}" if state.rows else "")
     if group.leads and checkpoints.snapshots.is_dir():
-        shutil.copytree(checkpoints.snapshots, run.output / "snapshots")
+        shutil.copytree(checkpoints.snapshots, run.output / "snapshots", dirs_exist_ok=True)
     record = keep(run.steps, run.output)
     if group.leads:
         curve.write(run.curve, state.rows)
