@@ -30,7 +30,9 @@ def main() -> None:
     cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
     cache.add_argument("--seed", type=Path, metavar="FOLDER", help="keep the results of a folder of scored parts")
     repro = commands.add_parser("repro", help="like `dvc repro`, several stages at a time")
-    repro.add_argument("--jobs", type=int, help="default: FRESHSTART_JOBS, else one a GPU, else one a processor")
+    repro.add_argument(
+        "--jobs", type=int, help="default: FRESHSTART_JOBS, else one a GPU, else one a processor and one more"
+    )
     repro.add_argument("targets", nargs="*", help="stages, as for `dvc repro` (default: all)")
     given = parser.parse_args()
     if given.command == "repro":

@@ -12,7 +12,7 @@ at that share (train.every.snapshots), with a new optimizer. Stops, resumes and 
 
 import sys
 
-from freshstart import files, params
+from freshstart import params
 from freshstart.doors import arguments, open_door
 from freshstart.training import FinetuneSettings, TrainSettings
 from freshstart.training.launch import hand_over, joined
@@ -40,10 +40,8 @@ def main() -> None:
     if hand_over("stages.finetune", sys.argv[1:]):
         return
 
-    from freshstart.tokens import tokenizer
-    from freshstart.training.cell import pretraining
+    from freshstart.training.cell import carried_out, pretraining
     from freshstart.training.finetuning import finetuning
-    from freshstart.training.loop import train
 
     with joined() as group:
         run, identity = pretraining(
@@ -53,11 +51,8 @@ def main() -> None:
         run, identity = finetuning(
             run, identity, own, given.share, given.pretrained, given.tokens, given.rest, corpus_seed, group
         )
+        record = carried_out(run, identity, group, given.tokenizer)
         if group.leads:
-            files.fresh_folder(given.output)
-        record = train(run, identity, group)
-        if group.leads:
-            tokenizer.copy(given.tokenizer, given.output)
             print(
                 f"{record['positions']:,} positions after {identity['finetuned']['from_positions']:,} of mle, "
                 f"{record['epochs']:.2f} epochs, {record['documents']:,} documents"

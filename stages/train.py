@@ -12,7 +12,7 @@ freshstart/training/launch.py says how.
 
 import sys
 
-from freshstart import files, params
+from freshstart import params
 from freshstart.doors import arguments, open_door
 from freshstart.training import TrainSettings
 from freshstart.training.launch import hand_over, joined
@@ -36,19 +36,14 @@ def main() -> None:
     if hand_over("stages.train", sys.argv[1:]):
         return
 
-    from freshstart.tokens import tokenizer
-    from freshstart.training.cell import pretraining
-    from freshstart.training.loop import train
+    from freshstart.training.cell import carried_out, pretraining
 
     with joined() as group:
         run, identity = pretraining(
             task, name, given.seed, settings, given.tokens, given.shards, given.output, given.curve
         )
+        record = carried_out(run, identity, group, given.tokenizer)
         if group.leads:
-            files.fresh_folder(given.output)
-        record = train(run, identity, group)
-        if group.leads:
-            tokenizer.copy(given.tokenizer, given.output)
             print(
                 f"{record['positions']:,} positions, {record['epochs']:.2f} epochs, {record['documents']:,} documents"
             )

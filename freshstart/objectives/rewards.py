@@ -78,8 +78,8 @@ def spread(weights: Tensor, score: Tensor, threshold: float) -> dict[str, Tensor
 def _interpolated(score: Tensor, numbers: Numbers) -> Tensor:
     import torch
 
-    knots = torch.tensor(numbers["knots"], dtype=score.dtype, device=score.device)
-    rewards = torch.tensor(numbers["knot_rewards"], dtype=score.dtype, device=score.device)
+    knots = torch.as_tensor(numbers["knots"], dtype=score.dtype, device=score.device)
+    rewards = torch.as_tensor(numbers["knot_rewards"], dtype=score.dtype, device=score.device)
     if len(knots) == 1:
         return torch.where(score.isnan(), score, rewards[0])
     right = torch.searchsorted(knots, score.nan_to_num().contiguous()).clamp(1, len(knots) - 1)

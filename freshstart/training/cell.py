@@ -11,9 +11,11 @@ import transformers
 
 from freshstart import files, objectives
 from freshstart.imports import code_digest
+from freshstart.tokens import tokenizer
 from freshstart.tokens.store import MANIFEST, Stream, read_manifest
 from freshstart.training import TrainSettings, Vocabulary
-from freshstart.training.loop import Run
+from freshstart.training.launch import Group
+from freshstart.training.loop import Run, train
 from freshstart.training.rows import Rows
 
 
@@ -51,3 +53,13 @@ def pretraining(
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return run, identity
+
+
+def carried_out(run: Run, identity: dict[str, Any], group: Group, tokenizer_folder: Path) -> dict[str, Any]:
+    """Train into an empty folder and put the tokenizer beside the model, for the hub's tools; gives the record."""
+    if group.leads:
+        files.fresh_folder(run.output)
+    record = train(run, identity, group)
+    if group.leads:
+        tokenizer.copy(tokenizer_folder, run.output)
+    return record

@@ -51,12 +51,12 @@ def means(merged: dict[str, list[float]]) -> dict[str, float]:
 
 
 class Live:
-    """TensorBoard events in the folder that FRESHSTART_TENSORBOARD names; nothing where it names none."""
+    """TensorBoard events in the folder that FRESHSTART_TENSORBOARD names; none unless ``shown``."""
 
-    def __init__(self, title: str):
+    def __init__(self, title: str, shown: bool):
         self._writer: Any = None
         folder = os.environ.get(TENSORBOARD)
-        if folder:
+        if folder and shown:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:

@@ -46,18 +46,16 @@ def finetuning(
             f"{', '.join(f'{one:.3g}' for one in kept) or 'none'}): add {share:g} to train.every.snapshots"
         )
     drawn = step * mle_batch
-    plain = Stream.open(tokens / "train", task)
-    digest = read_manifest(tokens / "train", f"tokens@{task}")["sha256"]["tokens.npy"]
-    mle_rows = Rows(plain, context, digest, run.seed, legs=run.settings.legs)
     own = {key: value for key, value in asdict(settings).items() if value is not None}
     chosen = replace(run.settings, **own, start=None, snapshots=())
     manifest = {"skipped_rows": drawn, "share": share, "stream": run.objective.stream}
-    if run.objective.stream == "plain":
-        rows = replace(mle_rows, skipped=drawn)
-        if group.leads:
-            files.write_json(files.fresh_folder(rest) / MANIFEST, {"format": FORMAT, **manifest})
-    else:
-        free = ~mle_rows.documents(drawn, inputs=True)
+    is_plain = run.objective.stream == "plain"
+    if is_plain and group.leads:
+        files.write_json(files.fresh_folder(rest) / MANIFEST, {"format": FORMAT, **manifest})
+    if not is_plain:
+        plain = Stream.open(tokens / "train", task)
+        digest = read_manifest(tokens / "train", f"tokens@{task}")["sha256"]["tokens.npy"]
+        free = ~Rows(plain, context, digest, run.seed, legs=run.settings.legs).documents(drawn, inputs=True)
         if not free.any():
             raise InputError(
                 f"mle has read a token of each of the {len(free):,} documents at {share:g} of its budget: set "
@@ -66,10 +64,11 @@ def finetuning(
             )
         if group.leads:
             leave(run.objective, run.numbers, free, tokens / "train", rest, task, corpus_seed, manifest)
-        group.wait()
+    group.wait()
+    rows = replace(run.rows, skipped=drawn)
+    if not is_plain:
         made = read_manifest(rest, f"finetune@{task}-{run.objective.name}-{share:g}-{run.seed}")
         rows = Rows(Stream.open(rest, task), context, made["sha256"]["tokens.npy"], run.seed)
-    group.wait()
     arm = {"objective": run.objective.name, "share": share, "from_positions": drawn * context}
     identity = identity | {
         "train": asdict(chosen),

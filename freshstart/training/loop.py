@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import shutil
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from freshstart.errors import InputError
 from freshstart.objectives import Numbers, Objective
 from freshstart.progress import Progress
 from freshstart.training import TrainSettings, Vocabulary, curve, schedule
-from freshstart.training.checkpoint import Checkpoints, TrainState
+from freshstart.training.checkpoint import Checkpoints
 from freshstart.training.launch import Group
 from freshstart.training.model import build, go_on, save
 from freshstart.training.optimizers import optimizers, set_rate
@@ -99,6 +99,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
     window = curve.Window(state.window if group.leads else {})
     forward = _prepared(trainee, settings, group)
     guard = Guard(made, group)
+    check = partial(guard.check, run.rows, settings.batch_size, run.steps)
     snapshots = {max(round(share * run.steps), 1) for share in settings.snapshots}
 
     def batch(step: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -112,18 +113,20 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
         if settings.dropout:
             torch.manual_seed((run.seed * 1_000_003 + step) * 65_536 + mine.start + piece * micro)
 
+    def text_tokens() -> int:
+        return int(group.add(torch.tensor(state.text_tokens, device=group.device)))
+
     def keep(step: int, folder: Path) -> dict[str, Any]:
-        text_tokens = int(group.add(torch.tensor(state.text_tokens, device=group.device)))
-        record = _record(run, identity, text_tokens, step, group, micro)
+        unwanted = _unwanted(run, model.config.vocab_size)
+        record = _record(run, identity, text_tokens(), step, group, micro) | {"unwanted": unwanted}
         if group.leads:
-            save(folder, model, trainee.value_head, record["unwanted"], record)
+            save(folder, model, trainee.value_head, unwanted, record)
         return record
 
     def checkpoint() -> None:
-        text_tokens = int(group.add(torch.tensor(state.text_tokens, device=group.device)))
-        state.window = window.merged(group)
+        whole = replace(state, text_tokens=text_tokens(), window=window.merged(group))
         if group.leads:
-            checkpoints.save(TrainState(**(vars(state) | {"text_tokens": text_tokens})), parts)
+            checkpoints.save(whole, parts)
         group.wait()
 
     if not group.leads:
@@ -131,7 +134,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(run.title, run.steps * run.step_positions, "positions", group.leads))
         stop = stack.enter_context(StopFlag(group))
-        live = curve.Live(run.title if group.leads else "")
+        live = curve.Live(run.title, group.leads)
         stack.enter_context(no_collection())
         progress.advance(state.step * run.step_positions, note="resumed" if state.step else "")
         while state.step < run.steps:
@@ -148,7 +151,7 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
             window.add({"gradient_norm": norm})
             guard.watch(step, norm)
             if not guard.deferred:
-                guard.check(run.rows, settings.batch_size, run.steps)
+                check()
             rate = schedule.factor(step, run.steps, settings.warmup, settings.schedule, settings.decay)
             set_rate(made, rate)
             for optimizer in made:
@@ -158,14 +161,14 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
             last = state.step == run.steps
             logs = state.step % settings.log_every == 0 or last
             if logs:
-                guard.check(run.rows, settings.batch_size, run.steps)
+                check()
                 row = {"positions": float(state.step * run.step_positions), **curve.means(window.merged(group))}
                 state.rows.append(row | {"learning_rate": settings.learning_rate * rate})
                 window = curve.Window({})
                 live.row(state.rows[-1])
             stopping = stop.agreed() if logs or group.count == 1 else False
             if (state.step in snapshots or stopping or state.step % settings.checkpoint_every == 0) and not last:
-                guard.check(run.rows, settings.batch_size, run.steps)
+                check()
                 if state.step in snapshots:
                     keep(state.step, checkpoints.snapshots / str(state.step * run.step_positions))
                 checkpoint()
@@ -217,14 +220,15 @@ def _record(
         "documents": int(run.rows.documents(drawn).sum()),
         "epochs": drawn / run.rows.count,
         "skipped_rows": run.rows.skipped,
-        "unwanted": _unwanted(run),
         "launch": {"processes": group.count, "micro_batch": micro, "device": group.device.type},
         **identity,
     }
 
 
-def _unwanted(run: Run) -> list[int]:
-    """Ids that no sample may hold: the bad control token, the padding, and the good one where it is never trained."""
+def _unwanted(run: Run, rows: int) -> list[int]:
+    """Ids that no sample may hold, of a model with so many ``rows`` of embeddings.
+
+    They are the bad control token, the padding, and the good control token where it is never trained.
+    """
     special = [run.vocabulary.bad] if run.objective.stream == "control" else [run.vocabulary.good, run.vocabulary.bad]
-    padded = -(-run.vocabulary.size // 128) * 128
-    return sorted(special) + list(range(run.vocabulary.size, padded))
+    return sorted(special) + list(range(run.vocabulary.size, rows))

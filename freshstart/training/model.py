@@ -159,12 +159,9 @@ def save(
     config = model.config.to_dict() | {"use_cache": True, "dtype": "float32", "architectures": [type(model).__name__]}
     files.write_json(folder / "config.json", config)
     files.write_json(folder / "generation_config.json", generation_config(model, unwanted))
-    inner, outer = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    tied = {name for name, p in model.named_parameters(remove_duplicate=False) if p is outer} if inner is outer else ()
-    kept = next((name for name, p in model.named_parameters() if p is inner), None)
-    state = {
-        name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in tied or name == kept
-    }
+    head = model.get_output_embeddings().weight
+    again = [name for name, p in model.named_parameters(remove_duplicate=False) if p is head][1:]  # where it is tied
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in again}
     with files.written(folder / MODEL_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     if value_head is not None:

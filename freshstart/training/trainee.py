@@ -25,7 +25,11 @@ class Trainee(nn.Module):
         super().__init__()
         self.model = model
         self.value_head = ValueHead(model.config.hidden_size).to(model.device) if objective.value_head else None
-        self.objective, self.numbers = objective, numbers
+        self.objective = objective
+        self.numbers = {  # lists go to the device once, not at every step
+            name: torch.tensor(value, dtype=torch.float32, device=group.device) if isinstance(value, list) else value
+            for name, value in numbers.items()
+        }
         self.low, self.chunk, self.group = low, chunk, group
 
     def forward(self, tokens: Tensor, scores: Tensor, mean_weight: Tensor | None = None):
