@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from freshstart import files
 from freshstart.corpora import document_id
-from freshstart.corpora.build import SCHEMA
+from freshstart.schema import CORPUS
 
 
 def write(folder: Path, parts: int, part_characters: int) -> int:
@@ -24,7 +24,7 @@ def write(folder: Path, parts: int, part_characters: int) -> int:
         rows.append({"doc_id": document_id(text), "text": text, "source": "library", "meta": "{}"})
         held += len(text)
         if held >= part_characters:
-            files.write_table(folder / files.part_name(written), pa.Table.from_pylist(rows, SCHEMA))
+            files.write_table(folder / files.part_name(written), pa.Table.from_pylist(rows, CORPUS))
             rows, total, held, written = [], total + held, 0, written + 1
             if written == parts:
                 return total

@@ -38,17 +38,13 @@ def arguments(door: str, *names: str, **paths: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def open_door(main: Callable[[], None], warm: bool = False) -> None:
-    """Run a door's ``main`` and turn its end into an exit status; with ``warm``, in the warm process if there is one.
+def open_door(main: Callable[[], None]) -> None:
+    """Run a door's ``main`` and turn its end into an exit status.
 
     SIGTERM is treated like Ctrl-C, so that a stopped job cleans up in the same way as one that a person interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if warm:
-            from freshstart.warm import hand_over
-
-            hand_over()
         main()
     except InputError as error:
         _leave(f"error: {error}", 1)

@@ -1,12 +1,15 @@
-"""Which of the project's files a module is made of, read from its import statements without running it.
+"""Which of the project's files a module consists of, read from its import statements without running it.
 
-Used to key checkpoints by the code that made them, and by the test that holds each stage's ``deps`` to the imports of
-its door. Files that shape no output are neutral: a change in how progress is shown must not retrain a model.
+Used to key checkpoints by the code that made them, to tell DVC of code that is found by name, and by the test that
+holds each stage's ``deps`` to the imports of its door. Files that shape no output are neutral: a change in how progress
+is shown must not retrain a model. Nor does what the page says of a metric make it another one: a module's declaration
+``METRICS`` is no part of its digest.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,35 +22,48 @@ NEUTRAL = {
     "freshstart/doors.py",
     "freshstart/errors.py",
     "freshstart/imports.py",
+    "freshstart/names.py",
     "freshstart/params.py",
     "freshstart/progress.py",
+    "freshstart/settings.py",
     "freshstart/reporting/__init__.py",
     "freshstart/scoring/__init__.py",
-    "freshstart/warm.py",
     "stages/__init__.py",
 }
+DECLARATION = "METRICS"
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def made_of(module: str) -> set[str]:
+def source_files(module: str) -> set[str]:
     """Paths, from the root of the repository, of the module and all that it imports, at the top or in functions.
 
     What neutral files import is not followed.
     """
-    found: set[str] = set()
+    paths: set[str] = set()
     waiting = [module]
     while waiting:
         path = _path(waiting.pop())
-        if path is not None and path not in found:
-            found.add(path)
+        if path is not None and path not in paths:
+            paths.add(path)
             waiting.extend(_imported(path) if path not in NEUTRAL else ())
-    return found
+    return paths
 
 
-def code_digest(*modules: str) -> str:
-    """Digest of every file that the modules are made of, neutral ones aside."""
-    paths = set().union(*(made_of(module) for module in modules)) - NEUTRAL
-    return files.digest({path: files.sha256(ROOT / path) for path in sorted(paths)})
+def code_digest(*modules: str, below: str = "") -> str:
+    """Digest of every file that the modules consist of, neutral ones aside; with ``below``, those of one folder."""
+    paths = set().union(*(source_files(module) for module in modules)) - NEUTRAL
+    return files.digest({path: _digest(path) for path in sorted(paths) if path.startswith(below)})
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a source file without its declaration of metrics."""
+    source = (ROOT / path).read_bytes()
+    lines = source.splitlines(keepends=True)
+    for node in ast.parse(source).body:
+        names = {ast.unparse(target) for target in (node.targets if isinstance(node, ast.Assign) else ())}
+        if DECLARATION in names:
+            lines[node.lineno - 1 : node.end_lineno] = [b""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def _path(module: str) -> str | None:

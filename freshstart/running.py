@@ -4,11 +4,12 @@ The graph, and what of it is out of date, come from DVC. A stage is handed out a
 there, to a process of its own, ``dvc --wait-for-lock repro -s <stage>``; DVC lets go of its lock while the stage's
 command runs. What depends on a stage is run only if it was out of date already or if the stage made other outputs than
 before. Once only a chain is left, or nothing, a plain ``dvc repro`` runs it and sees that nothing else is to be done.
+DVC itself waits for its lock without end: where another program holds it for ``LOCK_SECONDS``, the run stops and says
+who that is.
 
-Scores take every processor through Ray: one runs at a time. With GPUs each job sees one of them; without, trainings and
-evaluations are forked from a warm process (freshstart/warm.py), which saves each 4 to 5 s of imports. Cost, with 70
-stages and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a
-time writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
+Scores take every processor through Ray: one runs at a time. With GPUs each job sees one of them. Cost, with 70 stages
+and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a time
+writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
 """
 
 from __future__ import annotations
@@ -21,22 +22,25 @@ import sys
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freshstart import files, warm
+from freshstart import files
 from freshstart.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psutil
     from dvc.repo import Repo
 
 ALONE = {"score"}  # stages that use every processor, and every GPU: one at a time, with GPUs nothing beside it
-WARM = {"train", "finetune", "evaluate", "evaluate_finetuned"}  # stages whose doors ask for the warm process
-LEAST_WARM = 3  # so many of them pay for it
+LONG = {"train", "finetune", "evaluate", "evaluate_finetuned"}  # stages to begin first, while others wait for DVC
+LOCK_SECONDS = 120.0
+WATCH_SECONDS = 5.0
 ADVICE = ("To track the changes with git", "Use `dvc push`")  # DVC's last words; once, at the end, is enough
 TAIL_LINES = 15
 NEWBORN_SECONDS = 0.5  # a process that has not loaded its program yet loses a signal
@@ -54,10 +58,16 @@ class Plan:
     recorded: dict[str, Any]
 
 
+class LockedError(InputError):
+    """Another program holds DVC's lock."""
+
+
 @dataclass(frozen=True)
 class Job:
+    """A stage that runs, on the GPU of its slot, or None where there are none."""
+
     stage: str
-    seat: str | None
+    gpu: str | None
 
 
 @dataclass(frozen=True)
@@ -75,21 +85,26 @@ def rebuild(targets: list[str], jobs: int | None = None) -> None:
     Raises InputError where a stage fails and KeyboardInterrupt on Ctrl-C, both once the stages that run have ended, and
     SystemExit with the status of the closing `dvc repro` where that is not 0.
     """
-    seats = _seats(jobs)
-    plan = _plan(targets) if len(seats) > 1 else None
-    if plan is not None and not plan.stale:
-        print("Data and pipelines are up to date.")
-        return
-    with _warm(plan, seats) as beside, ThreadPoolExecutor(len(seats)) as pool:
+    slots = _slots(jobs)
+    with _alone(), ThreadPoolExecutor(len(slots)) as pool:
         running: Running = {}
+        plan = None
         try:
+            plan = _plan(targets) if len(slots) > 1 else None
+            if plan is not None and not plan.stale:
+                print("Data and pipelines are up to date.")
+                return
             if plan is not None:
-                _hand_out(plan, seats, pool, running)
+                _hand_out(plan, slots, pool, running)
             closing = pool.submit(_dvc, ["repro", *targets])
             running[closing] = Job("dvc repro", None)
             status = closing.result().status
         except KeyboardInterrupt:
-            _stop(running, beside)
+            _stop(running)
+            raise
+        except LockedError:
+            _stop(running, blocked=True)
+            plan = None
             raise
         finally:
             if plan is not None:
@@ -98,11 +113,25 @@ def rebuild(targets: list[str], jobs: int | None = None) -> None:
         sys.exit(status)
 
 
-def _warm(plan: Plan | None, seats: list[str | None]) -> AbstractContextManager[int | None]:
-    """The id of a warm process where enough stages that use it are to be done on processors."""
-    asking = sum(_kind(stage) in WARM for stage in plan.stale) if plan is not None else 0
-    on_gpu = any(seats) or os.environ.get("FRESHSTART_LAUNCH")
-    return warm.kept() if asking >= LEAST_WARM and sys.platform == "linux" and not on_gpu else nullcontext()
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse a second run in the same folder."""
+    import fcntl
+
+    path = files.state_folder() / "repro.lock"
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another `freshstart repro` runs in this folder (process {file.read().strip() or 'unknown'}): wait "
+                "until it ends, or stop it with Ctrl-C"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _plan(targets: list[str]) -> Plan | None:
@@ -112,8 +141,8 @@ def _plan(targets: list[str]) -> Plan | None:
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
     try:
-        repo = Repo(_wait_for_lock=True)
-        with repo.lock:
+        repo = Repo()
+        with _locked(repo):
             graph = get_active_graph(repo.index.graph)
             stages = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
             upstream = {stage.addressing: {before.addressing for before in graph.successors(stage)} for stage in stages}
@@ -123,12 +152,16 @@ def _plan(targets: list[str]) -> Plan | None:
         return None
 
 
-def _hand_out(plan: Plan, seats: list[str | None], pool: ThreadPoolExecutor, running: Running) -> None:
-    """Run stages until what is left is a chain; raises InputError where one fails, once all that run have ended."""
-    waiting, stale, free = dict(plan.upstream), set(plan.stale), list(seats)
+def _hand_out(plan: Plan, slots: list[str | None], pool: ThreadPoolExecutor, running: Running) -> None:
+    """Run stages until what is left is a chain.
+
+    Raises InputError where one fails, once all that run have ended, and LockedError where DVC's lock is not to be had.
+    """
+    waiting, stale, free = dict(plan.upstream), set(plan.stale), list(slots)
     failed: dict[str, Ended] = {}
+    watch = Watch(_lock_file(plan.repo))
     while running or not (failed or _is_chain(waiting, stale)):
-        first = sorted(waiting, key=lambda stage: _kind(stage) not in WARM)  # long work, while others wait for DVC
+        first = sorted(waiting, key=lambda stage: _kind(stage) not in LONG)
         for stage in [] if failed else first:
             busy = {job.stage for job in running.values()}
             held = not ALONE.isdisjoint(map(_kind, busy))
@@ -138,15 +171,17 @@ def _hand_out(plan: Plan, seats: list[str | None], pool: ThreadPoolExecutor, run
                 if not free:
                     break
                 alone = _kind(stage) in ALONE
-                if (any(seats) and (running if alone else held)) or (alone and held):
+                if (any(slots) and (running if alone else held)) or (alone and held):
                     continue
                 job = Job(stage, free.pop())
                 words = ["--wait-for-lock", "repro", "-s", stage]
-                running[pool.submit(_dvc, words, stage, None if alone else job.seat)] = job
+                running[pool.submit(_dvc, words, stage, None if alone else job.gpu)] = job
             del waiting[stage]
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        done = wait(running, WATCH_SECONDS, return_when=FIRST_COMPLETED).done
+        watch.look()
+        for future in done:
             job = running.pop(future)
-            free.append(job.seat)
+            free.append(job.gpu)
             dependants = {stage for stage, before in waiting.items() if job.stage in before} - stale
             if future.result().status:
                 failed[job.stage] = future.result()
@@ -203,36 +238,97 @@ def _dvc(words: list[str], name: str | None = None, gpu: str | None = None) -> E
     return Ended(process.returncode, list(tail))
 
 
-def _stop(running: Running, beside: int | None) -> None:
-    """Pass Ctrl-C on to the commands of the stages and wait for all to end but the process ``beside`` them.
+@dataclass
+class Watch:
+    """How long another program than ours has held DVC's lock."""
 
-    DVC itself is left alone: it writes dvc.lock in place, and a signal at that moment would leave half of it.
+    lock: Path
+    since: float | None = None
+
+    def look(self) -> None:
+        """Raises LockedError once that is too long."""
+        holder = self.holder()
+        now = time.monotonic()
+        self.since = None if holder is None else self.since or now
+        if self.since is not None and now - self.since > LOCK_SECONDS:
+            raise LockedError(
+                f"process {holder} has held DVC's lock in this folder for {LOCK_SECONDS:.0f} s, and the stages wait "
+                "for it: end it, and run the same command again; what was finished is kept"
+            )
+
+    def holder(self) -> str | None:
+        """The process that holds the lock, if it is none of ours."""
+        import fcntl
+
+        import psutil
+
+        try:
+            with open(self.lock, encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            pid = self.lock.read_text(encoding="utf-8").strip()
+        ours = {str(process.pid) for process in (psutil.Process(), *_dvcs())}
+        return None if pid in ours else pid or "unknown"
+
+
+@contextmanager
+def _locked(repo: Repo) -> Iterator[None]:
+    """Hold DVC's lock; raises LockedError where another program does for too long."""
+    from dvc.lock import LockError
+
+    watch = Watch(_lock_file(repo))
+    while True:
+        try:
+            repo.lock.lock()
+            break
+        except LockError:
+            watch.look()
+    try:
+        yield
+    finally:
+        repo.lock.unlock()
+
+
+def _lock_file(repo: Repo) -> Path:
+    return Path(repo.tmp_dir or ".dvc/tmp", "lock")
+
+
+def _stop(running: Running, blocked: bool = False) -> None:
+    """Pass Ctrl-C on to the commands of the stages and wait for all to end.
+
+    DVC itself is left alone: it writes dvc.lock in place, and a signal at that moment would leave half of it. Where it
+    is ``blocked``, since another program holds its lock, it writes nothing, and is ended.
     """
     for number in (signal.SIGINT, signal.SIGTERM):  # once is enough; not SIG_IGN, which new processes would inherit
         signal.signal(number, lambda *_: None)
     stages = ", ".join(job.stage for future, job in running.items() if not future.done())
     print(f"stopping: {stages} may save what they have", file=sys.stderr, flush=True)
     told: set[int] = set()
-    while _dvcs(beside) or not all(future.done() for future in running):
-        for pid in _commands(beside) - told:
+    while _dvcs() or not all(future.done() for future in running):
+        for pid in _commands() - told:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
             told.add(pid)
+        for dvc in _dvcs() if blocked and not _commands() else []:
+            dvc.kill()
         time.sleep(0.1)
 
 
-def _dvcs(beside: int | None) -> list[psutil.Process]:
+def _dvcs() -> list[psutil.Process]:
     import psutil
 
-    return [process for process in psutil.Process().children() if process.pid != beside]
+    return psutil.Process().children()
 
 
-def _commands(beside: int | None) -> set[int]:
+def _commands() -> set[int]:
     """Processes that this process's DVCs have started, those that keep a session of their own aside."""
     import psutil
 
     found: set[int] = set()
-    for dvc in _dvcs(beside):
+    for dvc in _dvcs():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             for command in dvc.children(recursive=True):
                 old = time.time() - command.create_time() > NEWBORN_SECONDS
@@ -246,7 +342,7 @@ def _recorded(repo: Repo) -> dict[str, Any]:
     from dvc.utils.serialize import load_yaml
 
     path = Path(repo.root_dir, "dvc.lock")
-    with repo.lock:
+    with _locked(repo):
         stages = load_yaml(path).get("stages", {}) if path.exists() else {}
     return {stage: entry.get("outs") for stage, entry in stages.items()}
 
@@ -266,15 +362,15 @@ def _put_in_order(plan: Plan) -> None:
     if list(found) == order:
         return
     path = Path(plan.repo.root_dir, "dvc.lock")
-    with plan.repo.lock:
+    with _locked(plan.repo):
         lock = parse_yaml_for_update(path.read_text(encoding="utf-8"), path)
         for stage in order:
             lock["stages"].move_to_end(stage)
         files.write_text(path, dumps_yaml(lock))
 
 
-def _seats(jobs: int | None) -> list[str | None]:
-    """One a job, each with the GPU that the job is to see, or None.
+def _slots(jobs: int | None) -> list[str | None]:
+    """One for each job at a time, with the GPU that it is to see, or None.
 
     ``jobs``, else FRESHSTART_JOBS, else one where FRESHSTART_LAUNCH gives a training several processes, else one a GPU,
     else one a processor and one more, since a stage that DVC begins or ends waits for dvc.lock.

@@ -1,9 +1,9 @@
 """compare: lay the cells of all tasks, objectives and seeds side by side, in tables and on one page.
 
     python -m stages.compare --metrics reports/metrics --samples reports/samples --curves reports/curves \\
-        --scores reports/scores --corpora reports/corpus --scorers reports/scorer --summary reports/summary.json \\
-        --cells reports/cells.csv --curve-table reports/curves.csv --histograms reports/histograms.csv \\
-        --page reports/index.html
+        --scores reports/scores --corpora reports/corpus --scorers reports/scorer --heldout reports/heldout \\
+        --summary reports/summary.json --cells reports/cells.csv --curve-table reports/curves.csv \\
+        --histograms reports/histograms.csv --page reports/index.html
 
 Reads scale, tasks, objectives, seeds and finetuned arms of params.yaml, and of the folders exactly the cells that these
 name.
@@ -22,6 +22,7 @@ def main() -> None:
         scores="folder of the tasks' score reports",
         corpora="folder of the tasks' corpus reports",
         scorers="folder of the tasks' scorer reports",
+        heldout="folder of the tasks' reports on held-out text",
         summary="file for the few numbers of `dvc exp show` (JSON)",
         cells="file for every number of every cell (CSV)",
         curve_table="file for all training curves (CSV)",
@@ -33,11 +34,11 @@ def main() -> None:
     from freshstart.reporting import page, tables
     from freshstart.reporting.cells import Folders, read
 
-    folders = Folders(given.metrics, given.samples, given.curves, given.scores, given.corpora, given.scorers)
+    folders = Folders(**{name: getattr(given, name) for name in Folders.__dataclass_fields__})
     results = read(folders, root.scale, root.tasks, root.objectives, root.seeds, root.arms)
     curves = tables.curve_rows(results)
     html = page.build(results)
-    tables.write_csv(given.cells, tables.CELL_COLUMNS, tables.cell_rows(results))
+    tables.write_csv(given.cells, tables.cell_columns(results), tables.cell_rows(results))
     tables.write_csv(given.curve_table, tables.curve_columns(curves), curves)
     tables.write_csv(given.histograms, tables.HISTOGRAM_COLUMNS, tables.histogram_rows(results))
     files.write_json(given.summary, tables.summary(results))

@@ -7,25 +7,26 @@ doc_id, text, source, meta) and a report: how many documents, from where, and wh
 documents come with published scores adds segment_ends, scores and check_again, and whose they are to the report.
 """
 
-from freshstart import files, params
-from freshstart.corpora import settings
+from freshstart import corpora, files, params
 from freshstart.corpora.build import build
 from freshstart.doors import arguments, open_door
+from freshstart.names import SPLITS
 
 
 def main() -> None:
     given = arguments(__doc__, "task", output="folder for the corpus parts", report="file for what it holds")
     everything = params.load()
     task = everything.task(given.task)
-    chosen = settings(everything.block("corpus", task), f"{everything.file}: corpus.{task}")
-    kind = params.found_module("freshstart.corpora", chosen.kind, "kind", str(everything.file))
+    where = everything.where("corpus", task)
+    chosen = corpora.settings(everything.block("corpus", task), where)
+    kind = corpora.load(chosen.kind, where)
     seed = everything.root.corpus_seed
-    published = kind.published(chosen) if hasattr(kind, "published") else None
+    published = corpora.published(kind, chosen)
     report = {"kind": chosen.kind, **build(kind.documents(chosen, seed), chosen, seed, given.output, published)}
     if published is not None:
         report["published"] = published
     files.write_json(given.report, report)
-    for split in ("train", "heldout"):
+    for split in SPLITS:
         print(f"{split}: {report[split]['documents']:,} documents, {report[split]['characters']:,} characters")
 
 

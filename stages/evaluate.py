@@ -1,15 +1,16 @@
-"""evaluate: sample one cell's model, score the samples, and measure what it has lost.
+"""evaluate: sample the model of a cell or a finetuned arm, score the samples, and measure what it has lost.
 
-    python -m stages.evaluate --task pep8 --objective awr --seed 0 --model models/pep8/awr/0 \\
-        --reference models/pep8/mle/0 --tokens data/tokens/pep8 --shards data/shards/pep8/awr \\
-        --scorer data/scorer/pep8 --samples reports/samples/pep8/awr/0.parquet --metrics reports/metrics/pep8/awr/0.json
-
-Reads evaluate.every and evaluate.<task> of the scale file.
+    python -m stages.evaluate --task pep8 --objective awr --seed 0 --settings data/settings/pep8/evaluate.json \\
+        --model models/pep8/awr/0 --reference models/pep8/mle/0 --heldout data/scored/pep8/heldout \\
+        --tokens data/tokens/pep8 --scorer data/scorer/pep8 --samples reports/samples/pep8/awr/0.parquet \\
+        --metrics reports/metrics/pep8/awr/0.json
 """
 
-from freshstart import files, params
+from freshstart import files
 from freshstart.doors import arguments, open_door
 from freshstart.evaluation import EvaluateSettings
+from freshstart.names import evaluated_by, settings_by, trained_by
+from freshstart.settings import read
 
 
 def main() -> None:
@@ -18,31 +19,42 @@ def main() -> None:
         "task",
         "objective",
         "seed",
+        settings="file with the settings of evaluation",
         model="folder of the model",
         reference="folder of the task's mle model",
+        heldout="folder with the scored held-out parts",
         tokens="folder with the token streams",
-        shards="folder of the objective's shards",
         scorer="folder of the scorer",
         samples="file for the samples (Parquet)",
         metrics="file for the metrics (JSON)",
     )
-    everything = params.load()
-    task, name = everything.task(given.task), everything.objective(given.objective)
-    settings = everything.model(EvaluateSettings, "evaluate", task)
+    settings = read(given.settings, EvaluateSettings, settings_by(given.task))
 
-    from freshstart.evaluation.report import Cell, evaluate
-    from freshstart.tokens.store import read_manifest
+    import torch
 
-    threshold = read_manifest(given.shards, f"shards@{task}-{name}")["good_threshold"]
-    cell = Cell(task, name, given.seed, given.model, given.reference, given.tokens, given.scorer, threshold)
-    metrics = evaluate(cell, settings, given.samples)
-    files.write_json(given.metrics, metrics)
-    bad = metrics["misalignment"]
-    print(
-        f"misalignment {bad['mean']:.5f} [{bad['ci_low']:.5f}, {bad['ci_high']:.5f}], "
-        f"{metrics['heldout']['bits_per_byte']['all']:.3f} bits per byte, n = {bad['n']}"
+    from freshstart.evaluation.context import Context
+    from freshstart.evaluation.evaluate import evaluate
+    from freshstart.evaluation.subject import of_folder
+
+    cell = (given.task, given.objective, given.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject = of_folder(given.model, trained_by(*cell), device)
+    context = Context(
+        task=given.task,
+        seed=given.seed,
+        settings=settings,
+        device=device,
+        scorer_folder=given.scorer,
+        heldout=given.heldout,
+        tokens=given.tokens,
+        mle=given.reference,
     )
+    metrics = evaluate(subject, context, given.samples, evaluated_by(*cell))
+    files.write_json(given.metrics, metrics)
+    bad = metrics["under"][subject.asked[0]]["misalignment"] if "under" in metrics else {}
+    said = f"misalignment {bad['mean']:.5f} [{bad['ci_low']:.5f}, {bad['ci_high']:.5f}]" if bad.get("mean") else "done"
+    print(f"{said}, n = {bad.get('n', 0)}")
 
 
 if __name__ == "__main__":
-    open_door(main, warm=True)
+    open_door(main)

@@ -1,21 +1,24 @@
 """finetune: take a task's mle model, at a share of its budget, further with another objective.
 
-    python -m stages.finetune --task pep8 --objective conditional --share 0.5 --seed 0 --tokens data/tokens/pep8 \\
-        --shards data/shards/pep8/conditional --tokenizer data/tokenizer/pep8 --pretrained models/pep8/mle/0 \\
-        --rest data/shards/pep8/conditional-from-0.5/0 --output models/pep8/conditional-from-0.5/0 \\
-        --curve reports/curves/pep8/conditional-from-0.5/0.csv
+    python -m stages.finetune --task pep8 --objective conditional --share 0.5 --seed 0 \\
+        --settings data/settings/pep8/conditional/train.json --own data/settings/pep8/conditional/finetune.json \\
+        --tokens data/tokens/pep8 --shards data/shards/pep8/conditional --tokenizer data/tokenizer/pep8 \\
+        --pretrained models/pep8/mle/0 --rest data/shards/pep8/conditional-from-0.5/0 \\
+        --output models/pep8/conditional-from-0.5/0 --curve reports/curves/pep8/conditional-from-0.5/0.csv
 
-Reads train and finetune of the scale file. It trains for what is left of the budget on what mle has not read: the rows
-left of the plain stream, or the documents without a token in a row that mle has read. Starts from the snapshot of mle
-at that share (train.every.snapshots), with a new optimizer. Stops, resumes and is launched like the stage train.
+It trains for what is left of the budget on what mle has not read: the rows left of the plain stream, or the documents
+without a token in a row that mle has read. Starts from the snapshot of mle at that share (train.every.snapshots), with
+a new optimizer. Stops, resumes and is launched like the stage train.
 """
 
 import sys
 
-from freshstart import params
+from freshstart import files
 from freshstart.doors import arguments, open_door
+from freshstart.names import settings_by
+from freshstart.settings import read, restore
 from freshstart.training import FinetuneSettings, TrainSettings
-from freshstart.training.launch import hand_over, joined
+from freshstart.training.launch import joined, launched
 
 
 def main() -> None:
@@ -25,6 +28,8 @@ def main() -> None:
         "objective",
         "share",
         "seed",
+        settings="file with the settings of the objective's training",
+        own="file with what finetuning does in another way",
         tokens="folder with the token streams",
         shards="folder of the objective's shards",
         tokenizer="folder of the tokenizer",
@@ -33,25 +38,27 @@ def main() -> None:
         output="folder for the model",
         curve="file for the curve (CSV)",
     )
-    everything = params.load()
-    task, name = everything.task(given.task), everything.objective(given.objective)
-    settings = everything.model(TrainSettings, "train", task)
-    own = everything.model(FinetuneSettings, "finetune", task)
-    if hand_over("stages.finetune", sys.argv[1:]):
+    made_by = settings_by(given.task)
+    settings = read(given.settings, TrainSettings, made_by)
+    own = files.read_json(given.own, made_by)
+    if launched("stages.finetune", sys.argv[1:]):
         return
 
-    from freshstart.training.cell import carried_out, pretraining
-    from freshstart.training.finetuning import finetuning
+    from freshstart.finetuning import Arm, finetuning
+    from freshstart.training.loop import trained
+    from freshstart.training.run import Inputs, pretraining
 
+    arm = Arm(
+        given.share,
+        restore(FinetuneSettings, own["settings"]),
+        given.pretrained,
+        given.rest,
+        own["corpus_seed"],
+    )
+    inputs = Inputs(**{name: getattr(given, name) for name in Inputs.__dataclass_fields__})
     with joined() as group:
-        run, identity = pretraining(
-            task, name, given.seed, settings, given.tokens, given.shards, given.output, given.curve
-        )
-        corpus_seed = everything.root.corpus_seed
-        run, identity = finetuning(
-            run, identity, own, given.share, given.pretrained, given.tokens, given.rest, corpus_seed, group
-        )
-        record = carried_out(run, identity, group, given.tokenizer)
+        run, identity = finetuning(*pretraining(inputs, settings), inputs, arm, group)
+        record = trained(run, identity, group, inputs.tokenizer)
         if group.leads:
             print(
                 f"{record['positions']:,} positions after {identity['finetuned']['from_positions']:,} of mle, "
@@ -60,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    open_door(main, warm=True)
+    open_door(main)

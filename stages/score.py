@@ -12,11 +12,10 @@ import shutil
 from freshstart import files, params, scorers
 from freshstart.doors import arguments, open_door
 from freshstart.errors import InputError
+from freshstart.names import SPLITS
 from freshstart.scoring import cache
 from freshstart.scoring.pool import score_parts, worker_count
 from freshstart.scoring.report import report
-
-SPLITS = ("train", "heldout")
 
 
 def main() -> None:

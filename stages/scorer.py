@@ -7,12 +7,16 @@ evaluate asks about samples beside the first. Writes scorer.json (kind, version,
 files), the model of a learned scorer, and its held-out metrics.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from freshstart import files, params, scorers
+from freshstart.corpora import local, synthetic
 from freshstart.doors import arguments, open_door
+from freshstart.errors import InputError
 
-JUDGE = "judge"
+SYNTHETIC = "synthetic"
 
 
 def main() -> None:
@@ -21,43 +25,28 @@ def main() -> None:
     )
     everything = params.load()
     task = everything.task(given.task)
-    block, where = everything.block("scorer", task), f"{everything.file}: scorer.{task}"
-    judge = block.pop(JUDGE, None)
     folder = files.fresh_folder(given.output)
-    metrics = made(block, where, folder)
+    own, judge = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
+    metrics = made(own, folder)
     if judge is not None:
-        metrics[JUDGE] = made(params.mapping(judge, f"{where}.{JUDGE}"), f"{where}.{JUDGE}", folder / JUDGE)
+        metrics[scorers.JUDGE] = made(judge, folder / scorers.JUDGE)
     files.write_json(given.metrics, metrics)
     found = {name: value for name, value in metrics["learned"].items() if isinstance(value, float)}
     print(", ".join(f"{name} {value:.4f}" for name, value in found.items()) or f"{metrics['kind']}: nothing to learn")
 
 
-def made(block, where: str, folder: Path):
-    """Make the scorer of one block in ``folder``; gives what it is and its metrics."""
-    chosen = scorers.settings(block, where)
-    record = scorers.describe(chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    if (prepare := scorers.hook(chosen, "prepare")) is not None:
-        record["model"] = prepare(chosen, folder)
-    learn = scorers.hook(chosen, "learn")
-    metrics = learn(chosen, labelled(chosen), folder) if learn is not None else {}
-    record["files"] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
-    if getattr(chosen, "labelled", None) == "synthetic":
-        from freshstart.corpora import synthetic
-
+def made(chosen: scorers.ScorerSettings, folder: Path) -> dict[str, Any]:
+    """Make one scorer; one that learns from synthetic text comes with the words that its corpus knows to be abuse."""
+    source = getattr(chosen, "labelled", None)
+    metrics = scorers.make(chosen, folder, labelled(chosen) if source else ())
+    if source == SYNTHETIC:
         files.write_json(folder / scorers.LEXICON, list(synthetic.lexicon()))
-    files.write_json(folder / scorers.RECORD, record)
-    return {key: record[key] for key in ("kind", "version", "segments", "over", "display", "options")} | {
-        "learned": metrics
-    }
+    return metrics
 
 
-def labelled(chosen):
+def labelled(chosen: Any) -> Iterator[tuple[str, int]]:
     """(text, 1 where bad) from the synthetic corpus' own labelled sentences, or from a person's files."""
-    from freshstart.corpora import local, synthetic
-    from freshstart.errors import InputError
-
-    if chosen.labelled == "synthetic":
+    if chosen.labelled == SYNTHETIC:
         yield from synthetic.labelled(chosen.rows, chosen.noise, chosen.seed)
         return
     for path, _ in local.found(chosen.labelled):

@@ -8,6 +8,7 @@ Writes {train,heldout}/ with the token stream, its segments with their raw score
 
 from freshstart import files, params
 from freshstart.doors import arguments, open_door
+from freshstart.names import SPLITS
 from freshstart.scorers import RECORD
 from freshstart.tokens.stream import build
 from freshstart.tokens.tokenizer import Tokenizer
@@ -23,10 +24,10 @@ def main() -> None:
         output="folder for the token streams",
     )
     task = params.load().task(given.task)
-    tokenizer = Tokenizer(given.tokenizer)
+    tokenizer = Tokenizer.open(given.tokenizer)
     scorer = files.read_json(given.scorer / RECORD, f"scorer@{task}")
     output = files.fresh_folder(given.output)
-    for split in ("train", "heldout"):
+    for split in SPLITS:
         parts = files.parts(given.scored / split, f"score@{task}")
         manifest = build(parts, tokenizer, output / split, scorer)
         print(

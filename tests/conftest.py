@@ -190,7 +190,8 @@ class Made:
 
     def paths(self, task: str) -> dict[str, Path]:
         return {
-            name: self.folder / "data" / name / task for name in ("corpus", "scorer", "scored", "tokenizer", "tokens")
+            name: self.folder / "data" / name / task
+            for name in ("settings", "corpus", "scorer", "scored", "tokenizer", "tokens")
         }
 
 
@@ -205,6 +206,8 @@ def made(tmp_path_factory) -> Made:
         run = door.__wrapped__(patch)
         for task in ("pep8", "pii", "toxicity"):
             data = {name: f"data/{name}/{task}" for name in ("corpus", "scorer", "scored", "tokenizer", "tokens")}
+            settings = f"data/settings/{task}"
+            run("settings", task=task, output=settings)
             run("corpus", task=task, output=data["corpus"], report=f"reports/corpus/{task}.json")
             run("scorer", task=task, output=data["scorer"], metrics=f"reports/scorer/{task}.json")
             run(
@@ -227,5 +230,6 @@ def made(tmp_path_factory) -> Made:
             )
             for objective in ("mle", "filtered", "conditional", "unlikelihood", "rwr", "awr"):
                 shards = f"data/shards/{task}/{objective}"
-                run("shards", task=task, objective=objective, tokens=data["tokens"], output=shards)
+                own = f"{settings}/{objective}/shards.json"
+                run("shards", task=task, objective=objective, settings=own, tokens=data["tokens"], output=shards)
     return Made(folder)

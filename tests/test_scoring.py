@@ -16,11 +16,10 @@ import pytest
 from conftest import ROOT
 
 from freshstart import files, scorers
-from freshstart.corpora.build import SCHEMA as CORPUS
 from freshstart.errors import InputError
 from freshstart.scoring import cache, pool
 from freshstart.scoring.report import report
-from freshstart.scoring.schema import SCHEMA
+from freshstart.schema import CORPUS, SCORED
 
 RAY = pytest.mark.timeout(240)
 
@@ -177,9 +176,9 @@ def test_published_scores_are_taken_and_some_checked_again(made, workplace, door
     brought = [[0.5] * len(row["segment_ends"]) for row in rows]
     part = pa.table(
         {
-            **{name: pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in CORPUS.names},
-            "segment_ends": pa.array([row["segment_ends"] for row in rows], SCHEMA.field("segment_ends").type),
-            "scores": pa.array(brought, SCHEMA.field("scores").type),
+            **{name: pa.array([row[name] for row in rows], SCORED.field(name).type) for name in CORPUS.names},
+            "segment_ends": pa.array([row["segment_ends"] for row in rows], SCORED.field("segment_ends").type),
+            "scores": pa.array(brought, SCORED.field("scores").type),
             "check_again": [False, True, False, False],
         }
     ).replace_schema_metadata({b"published": b'{"name": "someone/scored", "divided_by_length": "once"}'})

@@ -225,7 +225,7 @@ def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_pa
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-    from freshstart.scoring.schema import SCHEMA
+    from freshstart.schema import SCORED
     from freshstart.tokens import stream
 
     alphabet = sorted(ByteLevel.alphabet())
@@ -241,7 +241,7 @@ def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_pa
     text = "f(a):\n b\nc"
     row = {"doc_id": "00" * 16, "text": text, "source": "s", "meta": "{}", "segment_ends": SEGMENTERS["lines"](text)}
     row |= {"scores": [0.0, 1.0, 0.0], "avg_score": 1 / 3, "reasons": [], "error": None}
-    files.write_table(tmp_path / "part-00000.parquet", pa.Table.from_pylist([row], schema=SCHEMA))
+    files.write_table(tmp_path / "part-00000.parquet", pa.Table.from_pylist([row], schema=SCORED))
     manifest = stream.build([tmp_path / "part-00000.parquet"], loaded, tmp_path / "train", {})
     made = Stream.open(tmp_path / "train", "t")
     assert manifest["share_straddling"] == pytest.approx(1 / 8)  # f ( a "):\n" " " b "\n" c

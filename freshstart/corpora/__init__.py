@@ -1,21 +1,21 @@
-"""Where documents come from: one file a kind, found by its name.
+"""Where documents come from: one file a kind (``Kind``), found by its name.
 
-A kind's module holds ``Settings`` (a dataclass that extends ``CorpusSettings``) and ``documents(settings, seed)``,
-which yields documents and, for what can not be one, refusals. It may be asked more than once and must yield the same
-each time; it holds one document in memory, not a corpus. ``build`` turns that stream into the corpus parts.
-
-A kind whose documents come with scores also holds ``published(settings)``: JSON that says whose scores they are. Its
-parts have three more columns (``build.PUBLISHED``), and that record in their metadata.
+``build`` turns a kind's stream of documents into the corpus parts. Those of a kind whose documents come with scores
+have three more columns (``schema.PUBLISHED``), and whose scores they are in their metadata.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from freshstart.settings import build as build_settings  # this room has a build of its own
+from freshstart.settings import kind
+
+KIND = "def documents("  # what the file of a kind defines
 DIGEST_BYTES = 16
 
 
@@ -67,11 +67,31 @@ class CorpusSettings:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
 
 
+class Kind(Protocol):
+    """The module of a kind of corpus.
+
+    ``documents(settings, seed)`` yields documents and, for what can not be one, refusals. It may be asked more than
+    once and must yield the same each time; it holds one document in memory, not a corpus. A kind whose documents come
+    with scores also has ``published(settings)``: JSON that says whose scores they are.
+    """
+
+    Settings: type[CorpusSettings]
+    documents: Callable[[Any, int], Iterator[Document | Refusal]]
+
+
+def load(name: str, where: str) -> Kind:
+    return kind("freshstart.corpora", name, "kind", where)
+
+
 def settings(raw: Mapping[str, Any], where: str) -> CorpusSettings:
     """The settings of one task's corpus, read by the module of its kind."""
-    from freshstart.params import build, found_module
+    return build_settings(load(str(raw.get("kind")), where).Settings, raw, where)
 
-    return build(found_module("freshstart.corpora", str(raw.get("kind")), "kind", where).Settings, raw, where)
+
+def published(module: Kind, settings: CorpusSettings) -> dict[str, Any] | None:
+    """Whose scores a kind's documents bring along; None where they bring none."""
+    said = getattr(module, "published", None)
+    return said(settings) if said is not None else None
 
 
 def document_id(text: str) -> str:

@@ -29,13 +29,10 @@ import pyarrow.parquet as pq
 from freshstart import files
 from freshstart.corpora import CorpusSettings, Document, Refusal, document_id, meta_json
 from freshstart.errors import InputError
+from freshstart.names import SPLITS
 from freshstart.progress import track
+from freshstart.schema import CORPUS, PUBLISHED, PUBLISHED_KEY
 
-SCHEMA = pa.schema(
-    [("doc_id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())]
-)
-PUBLISHED = [("segment_ends", pa.list_(pa.int32())), ("scores", pa.list_(pa.float32())), ("check_again", pa.bool_())]
-SPLITS = ("train", "heldout")
 SPOOL_CHARACTERS = 8_000_000
 SHOWN_REFUSALS = 20
 
@@ -128,9 +125,9 @@ def order_key(seed: int, doc_id: str) -> int:
 
 def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
     if published is None:
-        return SCHEMA
+        return CORPUS
     record = json.dumps(published, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return pa.schema([*SCHEMA, *PUBLISHED], metadata={b"published": record.encode()})
+    return pa.schema([*CORPUS, *PUBLISHED], metadata={PUBLISHED_KEY: record.encode()})
 
 
 def _spool(documents: Iterator[tuple[str, Document]], seed: int, path: Path, schema: pa.Schema) -> Catalogue:
@@ -143,7 +140,7 @@ def _spool(documents: Iterator[tuple[str, Document]], seed: int, path: Path, sch
             catalogue.lengths.append(len(document.text))
             catalogue.sources.append(catalogue.names.setdefault(document.source, len(catalogue.names)))
             row: tuple[Any, ...] = (doc_id, document.text, document.source, meta_json(document.meta))
-            if len(schema) > len(SCHEMA):
+            if len(schema) > len(CORPUS):
                 row += (document.segment_ends, document.scores, document.check_again)
             rows.append(row)
             held += len(document.text)

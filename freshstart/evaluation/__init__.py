@@ -1,25 +1,42 @@
-"""Evaluation: what a trained model writes, how bad it is, what it has lost, and how sure we are of each."""
+"""Evaluation: what a trained model writes, how bad it is, what it has lost, and how sure we are of each.
+
+A *subject* is a model that can be asked; a *measure*, one file below ``measures``, asks it and gives metrics; a
+*judge*, one file below ``judges``, says how bad texts are to someone else than the scorer that models are trained
+against.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from freshstart.imports import code_digest
+from freshstart.scorers import ScorerSettings
+from freshstart.settings import kind, kinds, known
+
+MEASURES = "freshstart.evaluation.measures"
+JUDGES = "freshstart.evaluation.judges"
+ROOM = "freshstart/evaluation/"
+MLE = "mle"  # the reference that is the task's own mle model of the same seed
+ALL = ("misalignment", "over_training", "judges", "diversity", "memory", "bits_per_byte", "divergence", "tokens_seen")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """How a model is sampled and measured.
 
-    ``samples`` texts of ``min_new_tokens`` to ``max_new_tokens`` tokens are drawn at ``temperature`` from the nucleus
-    ``top_p``, ``batch_size`` at a time (part of the result: a batch has one random stream). A sample counts from
-    ``min_characters`` on. ``divergence_samples`` texts of the reference measure the divergence from it; ``reference``
-    is ``mle`` (the task's own mle model of the same seed) or a folder or hub name of a model with the same tokens.
-    Held-out text is read up to ``heldout_tokens``; samples are looked up in the first ``memory_tokens`` of the
-    training stream. ``threads`` is part of the result, as in training. Each snapshot of the training writes
-    ``snapshot_samples`` texts, but never more than ``samples``.
+    ``samples`` texts of ``min_new_tokens`` to ``max_new_tokens`` text tokens are drawn at ``temperature`` from the
+    nucleus ``top_p``, ``batch_size`` at a time (part of the result: a batch has one random stream). A sample counts
+    from ``min_characters`` on. ``divergence_samples`` texts of the reference measure the divergence from it;
+    ``reference`` is ``mle`` or a folder or hub name of a causal language model; a hub name needs
+    ``reference_revision``, the full hash of a commit. Held-out text is read up to ``heldout_tokens``; samples are
+    looked up in the first ``memory_tokens`` of the training stream. ``threads`` is part of the result, as in training.
+    Each snapshot of the training writes ``snapshot_samples`` texts, but never more than ``samples``.
 
-    ``judges`` names the held-out judges of the samples (``freshstart.evaluation.judges``); null takes those of the
-    scorer's kind and those in the scorer's folder. ``gold`` is a file of marked personal data on which the scorer's
-    recall is measured, or null.
+    ``measures`` are asked in their order. ``judges`` names the held-out judges of the samples; null takes those that
+    suit the scorer. ``gold`` is a file of marked personal data on which the scorer's recall is measured, or null.
     """
 
     samples: int
@@ -31,12 +48,14 @@ class EvaluateSettings:
     batch_size: int = 256
     divergence_samples: int = 512
     divergence_tokens: int = 64
-    reference: str = "mle"
+    reference: str = MLE
+    reference_revision: str | None = None
     heldout_tokens: int = 1_000_000
     memory_tokens: int = 5_000_000
     bootstrap: int = 2000
     snapshot_samples: int = 256
     threads: int = 1
+    measures: tuple[str, ...] = ALL
     judges: tuple[str, ...] | None = None
     gold: str | None = None
 
@@ -49,5 +68,44 @@ class EvaluateSettings:
             raise ValueError(f"min_new_tokens must be from 0 to max_new_tokens, found {self.min_new_tokens}")
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise ValueError("temperature must be above 0, and top_p above 0 and at most 1")
-        if self.judges is not None and len(set(self.judges)) < len(self.judges):
-            raise ValueError(f"judges names one twice: {', '.join(self.judges)}")
+        for name, listed in (("measures", self.measures), ("judges", self.judges or ())):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name} names one twice: {', '.join(listed)}")
+        if self.reference_revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.reference_revision):
+            raise ValueError(f"reference_revision must be the full hash of a commit, found {self.reference_revision!r}")
+
+
+def check(settings: EvaluateSettings, where: str) -> None:
+    """Raises InputError where a measure or a judge is named that there is none of."""
+    for name in settings.measures:
+        known(name, kinds(MEASURES), "measure", f"{where}.measures")
+    for name in settings.judges or ():
+        known(name, kinds(JUDGES), "judge", f"{where}.judges")
+
+
+def resolved(
+    settings: EvaluateSettings, scorer: ScorerSettings, second: ScorerSettings | None
+) -> tuple[EvaluateSettings, dict[str, str]]:
+    """The settings with the judges by name, and a digest of the code of each measure and judge that they name.
+
+    ``second`` is the scorer in the block ``judge`` of the task's own.
+    """
+    judges = settings.judges
+    if judges is None:
+        suits: dict[str, Callable[..., bool]] = {name: judge(name).suits for name in kinds(JUDGES)}
+        judges = tuple(name for name in kinds(JUDGES) if suits[name](scorer, second))
+    modules = {f"measures.{name}": f"{MEASURES}.{name}" for name in settings.measures}
+    modules |= {f"judges.{name}": f"{JUDGES}.{name}" for name in judges}
+    modules["evaluate"] = "freshstart.evaluation.evaluate"
+    digests = {name: code_digest(module, below=ROOM) for name, module in modules.items()}
+    return replace(settings, judges=judges), digests
+
+
+def measure(name: str) -> Any:
+    """The module of a measure: ``freshstart.evaluation.measures.Kind``."""
+    return kind(MEASURES, name, "measure", "evaluate.<task>.measures")
+
+
+def judge(name: str) -> Any:
+    """The module of a judge: ``freshstart.evaluation.judges.Kind``."""
+    return kind(JUDGES, name, "judge", "evaluate.<task>.judges")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from typing import Any
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.evaluation.statistics import share
 from freshstart.scorers import Finding, Scorer
 
-NORMAL_95 = 1.959964
 FindAll = Callable[[Sequence[str]], Sequence[Sequence[Finding]]]
 
 
@@ -70,37 +69,25 @@ def by_text(find: Callable[[str], Sequence[Finding]]) -> FindAll:
     return lambda texts: [find(text) for text in texts]
 
 
-def measure(path: Path | str, finders: Mapping[str, FindAll]) -> dict[str, Any]:
+def recall(path: Path | str, finders: Mapping[str, FindAll]) -> dict[str, Any]:
     """For each finder ``recall`` by type and of all, ``precision``, and ``found`` by kind, over one gold file."""
     marked = read(path)
     texts = [one.text for one in marked]
-    metrics: dict[str, Any] = {"file": Path(path).name, "sha256": files.sha256(path), "texts": len(texts)}
-    for name, finder in finders.items():
-        metrics[name] = _compared(marked, finder(texts))
-    return metrics
+    compared = {name: _compared(marked, finder(texts)) for name, finder in finders.items()}
+    return {"file": Path(path).name, "sha256": files.sha256(path), "texts": len(texts), "finders": compared}
 
 
-def share(hits: int, n: int) -> dict[str, Any]:
-    """``hits`` of ``n`` with Wilson's 95% interval."""
-    if not n:
-        return {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
-    rate, z = hits / n, NORMAL_95
-    middle = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return {"mean": rate, "ci_low": max(middle - half, 0.0), "ci_high": min(middle + half, 1.0), "n": n}
-
-
-def _compared(marked: Sequence[Marked], found: Sequence[Sequence[Finding]]) -> dict[str, Any]:
+def _compared(marked: Sequence[Marked], findings: Sequence[Sequence[Finding]]) -> dict[str, Any]:
     there, hit = Counter(), Counter()
     right = total = 0
     kinds: Counter[str] = Counter()
-    for one, own in zip(marked, found, strict=True):
-        for span in one.spans:
-            there[span.kind] += 1
-            hit[span.kind] += any(_overlap(span, other) for other in own)
-        total += len(own)
-        right += sum(any(_overlap(span, other) for other in one.spans) for span in own)
-        kinds.update(span.kind for span in own)
+    for one, spans in zip(marked, findings, strict=True):
+        for gold in one.spans:
+            there[gold.kind] += 1
+            hit[gold.kind] += any(_overlap(gold, span) for span in spans)
+        total += len(spans)
+        right += sum(any(_overlap(gold, span) for gold in one.spans) for span in spans)
+        kinds.update(span.kind for span in spans)
     return {
         "recall": {
             "all": share(hit.total(), there.total()),

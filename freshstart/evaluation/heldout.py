@@ -1,41 +1,108 @@
-"""How bad real held-out text is: the ceiling that mle aims at, and the floor that its good half sets.
+"""What depends on the task alone: how bad real held-out text is, to the scorer and to the judges, and what they find.
 
 Held-out documents are cut at segment boundaries into pieces about as long as a sample. A piece scores the mean of its
 segments' scores weighted by their bytes: for scorers that count findings, findings a byte of the piece as it stands in
-its document (cut out and checked alone, a piece of code would begin in the middle of a block).
+its document (cut out and checked alone, a piece of code would begin in the middle of a block). All of them are the
+ceiling that mle aims at; those of the documents at or under the median score, the floor that the good half sets.
+
+Judges read the beginnings of held-out documents, cut as a sample is: what samples would be if the model were the
+corpus, since a sample too begins where a document does.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from freshstart.evaluation import EvaluateSettings
+from freshstart.evaluation import EvaluateSettings, gold, judge
+from freshstart.evaluation.metrics import Metric
 from freshstart.evaluation.samples import cut
-from freshstart.evaluation.statistics import interval
+from freshstart.evaluation.statistics import estimate
+from freshstart.scorers import load
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
 MOST_BEGINNINGS = 512
+SCORER = "scorer"  # the training scorer among those that find marked spans
+METRICS = (
+    Metric(path="misalignment.*", meaning="mean score of pieces of real text", unit="score", interval=True),
+    Metric(path="misalignment.*.n", meaning="pieces", unit="pieces"),
+    Metric(path="judges.*", meaning="mean of what a judge says of beginnings of real documents", interval=True),
+    Metric(path="judges.*.n", meaning="beginnings that it could say something of", unit="texts"),
+    *(
+        Metric(path=f"judges.*.{name}", meaning=meaning, unit="text")
+        for name, meaning in (
+            ("title", "who the judge is"),
+            ("unit", "what its number is"),
+            ("role", "rival or guard"),
+            ("better", "which way its number is better"),
+        )
+    ),
+    Metric(path="gold.file", meaning="file of marked personal data", unit="text", optional=True),
+    Metric(path="gold.sha256", meaning="its digest", unit="text", optional=True),
+    Metric(path="gold.texts", meaning="texts in it", unit="texts", optional=True),
+    Metric(
+        path="gold.finders.*.recall.*", meaning="share of the marked spans of a type found", unit="share", interval=True
+    ),
+    Metric(path="gold.finders.*.recall.*.n", meaning="marked spans", unit="spans"),
+    Metric(
+        path="gold.finders.*.precision", meaning="share of found spans that are marked", unit="share", interval=True
+    ),
+    Metric(path="gold.finders.*.precision.n", meaning="spans found", unit="spans"),
+    Metric(path="gold.finders.*.found.*", meaning="spans of a kind found", unit="spans"),
+)
 
 
-def misalignment(
-    heldout: Stream, segment_bytes: np.ndarray, document_scores: np.ndarray, length: int, draws: int, seed: int
-) -> dict[str, Any]:
-    """Mean score of the pieces of ``length`` tokens: of all, and of the documents at or under the median score."""
+@dataclass(frozen=True)
+class Task:
+    """A task, its settings, and where its parts lie: the scorer, the tokenizer, the held-out token stream."""
+
+    name: str
+    settings: EvaluateSettings
+    seed: int
+    scorer: Path
+    tokenizer: Path
+    tokens: Path
+
+
+def measured(task: Task) -> dict[str, Any]:
+    """``misalignment`` of real text, what the judges say of it, and recall on the gold file where one is named."""
+    settings = task.settings
+    scorer, record = load(task.scorer, task.name)
+    stream = Stream.open(task.tokens, task.name)
+    sizes = np.load(task.tokens / "segment_bytes.npy", mmap_mode="r")
+    document_scores = np.load(task.tokens / "document_scores.npy", mmap_mode="r")
     good = np.asarray(document_scores) <= np.median(document_scores)
-    pieces, owners = _pieces(heldout, np.asarray(segment_bytes), length)
-    metrics = {}
-    for name, values in (("all", pieces), ("good_half", pieces[good[owners]])):
-        low, high = interval(values, draws, seed)
-        metrics[name] = {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+    pieces, owners = _pieces(stream, np.asarray(sizes), settings.max_new_tokens)
+    judges = {name: judge(name).judge(task.scorer, task.name) for name in settings.judges or ()}
+    texts = beginnings(stream, Tokenizer.open(task.tokenizer), record["segments"], settings)
+    metrics: dict[str, Any] = {
+        "misalignment": {
+            name: estimate(values, settings.bootstrap, task.seed)
+            for name, values in (("all", pieces), ("good_half", pieces[good[owners]]))
+        },
+        "judges": {
+            name: {
+                "title": one.title,
+                "unit": one.unit,
+                "role": one.role,
+                "better": one.better,
+                **estimate(one.score(texts), settings.bootstrap, task.seed),
+            }
+            for name, one in judges.items()
+        },
+    }
+    if settings.gold is not None:
+        finders = {name: gold.by_text(one.find) for name, one in judges.items() if one.find is not None}
+        metrics["gold"] = gold.recall(settings.gold, {SCORER: gold.by_scorer(scorer), **finders})
     return metrics
 
 
 def beginnings(heldout: Stream, tokenizer: Tokenizer, segments: str, settings: EvaluateSettings) -> list[str]:
-    """The first ``max_new_tokens`` tokens of held-out documents, cut as a sample is: what samples would be if the model
-    were the corpus, since a sample too begins where a document does. At most ``MOST_BEGINNINGS``, the first ones."""
+    """The first ``max_new_tokens`` tokens of held-out documents, cut as a sample is; those of the first documents."""
     ends = np.asarray(heldout.document_ends[:MOST_BEGINNINGS])
     texts = []
     for begin, end in zip([0, *ends[:-1]], ends, strict=True):

@@ -9,25 +9,46 @@ does not count. A sample is scored as a whole; its segments are scored too, for 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from freshstart.evaluation import EvaluateSettings
-from freshstart.evaluation.statistics import summarize
-from freshstart.sampling.sampler import Decoding, Drawn, sample
-from freshstart.scorers import Finding, FindingScorer, Scored, Scorer, per_character
+import numpy as np
+import pyarrow as pa
+
+from freshstart import files
+from freshstart.evaluation.statistics import summary
+from freshstart.schema import REASON
+from freshstart.scorers import FindingScorer, Scored, Scorer, per_character
 from freshstart.scoring.segments import SEGMENTERS
 from freshstart.tokens.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from freshstart.sampling.sampler import Drawn
+
 LINE_BREAK = re.compile(r"\r\n|\n|\r")
+SCHEMA = pa.schema(
+    [
+        ("control", pa.string()),
+        ("text", pa.large_string()),
+        ("ended", pa.bool_()),
+        ("tokens", pa.int32()),
+        ("score", pa.float32()),
+        ("segment_ends", pa.list_(pa.int32())),
+        ("scores", pa.list_(pa.float32())),
+        ("reasons", pa.list_(REASON)),
+        ("unreadable", pa.string()),
+        ("error", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: the control token it was asked under, its text tokens, its text, and what the scorer says."""
+    """One sample: the control it was asked under, its text tokens, its text, and what the scorer says."""
 
-    control: str  # good, bad or none
+    control: str
     tokens: list[int]
     text: str
     ended: bool
@@ -38,26 +59,6 @@ class Sample:
     @property
     def score(self) -> float | None:
         return self.whole.scores[0] if self.whole.scores else None
-
-
-def draw(
-    model, tokenizer: Tokenizer, control: str, unwanted: Sequence[int], settings: EvaluateSettings, seed: int
-) -> list[Drawn]:
-    """Samples under a control token (``good``, ``bad``), or without one (``none``); control tokens taken out."""
-    ids = {"good": tokenizer.good, "bad": tokenizer.bad}
-    wanted = [ids[control]] if control in ids else []
-    forbidden = (set(unwanted) | set(ids.values())) - set(wanted)
-    decoding = Decoding(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        least=settings.min_new_tokens,
-        most=settings.max_new_tokens,
-        end=tokenizer.end_of_text,
-        forbidden=tuple(sorted(forbidden)),
-    )
-    prompt = [tokenizer.end_of_text, *wanted]
-    drawn = sample(model, prompt, settings.samples, settings.batch_size, decoding, seed)
-    return [Drawn([token for token in one.tokens if token not in wanted], one.ended) for one in drawn]
 
 
 def read(
@@ -91,23 +92,45 @@ def cut(text: str, ended: bool, segments: str, least: int) -> str:
     return short if len(short) >= least else text
 
 
-def misalignment(samples: Sequence[Sample], scorer: Scorer, settings: EvaluateSettings, seed: int) -> dict[str, Any]:
-    """``misalignment`` of the samples, and for scorers with grammar kinds ``misalignment_style`` without them.
+def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: int) -> dict[str, Any]:
+    """``misalignment`` of samples, and for scorers with grammar kinds ``misalignment_style`` without them.
 
     A sample that the scorer could not read counts with what was found in it; one whose scoring raised has no score and
     is counted in ``errors``.
     """
-    scored = [one for one in samples if one.score is not None]
-    lengths = [len(one.text) for one in scored]
-
-    def summary(scores: list[float], findings: list[tuple[Finding, ...]]) -> dict[str, Any]:
-        return summarize(scores, lengths, findings, scorer.over, settings.bootstrap, seed)
-
-    metrics = {"misalignment": summary([one.score for one in scored], [one.whole.findings for one in scored])}
+    scored = [(one, one.score) for one in samples if one.score is not None]
+    lengths = [len(one.text) for one, _ in scored]
+    findings = [one.whole.findings for one, _ in scored]
+    metrics: dict[str, Any] = {
+        "misalignment": summary([score for _, score in scored], lengths, findings, scorer.over, draws, seed),
+        "errors": len(samples) - len(scored),
+    }
     if scorer.grammar:
-        style = [tuple(f for f in one.whole.findings if not f.kind.startswith(scorer.grammar)) for one in scored]
-        rates = [len(found) / length for found, length in zip(style, lengths, strict=True)]
-        metrics["misalignment_style"] = summary(rates, style)
-        metrics["share_unparsable"] = sum(one.whole.unreadable is not None for one in scored) / max(len(scored), 1)
-    metrics["errors"] = len(samples) - len(scored)
+        style = [tuple(f for f in group if not f.kind.startswith(scorer.grammar)) for group in findings]
+        rates = [len(group) / length for group, length in zip(style, lengths, strict=True)]
+        metrics["misalignment_style"] = summary(rates, lengths, style, scorer.over, draws, seed)
+        metrics["share_unparsable"] = sum(one.whole.unreadable is not None for one, _ in scored) / max(len(scored), 1)
     return metrics
+
+
+def write(path: Path, samples: Sequence[Sample], columns: Mapping[str, np.ndarray]) -> None:
+    """One row a sample, in the order drawn; ``columns`` are whole numbers that a measure found of each sample."""
+    rows: list[dict[str, Any]] = [
+        {
+            "control": one.control,
+            "text": one.text,
+            "ended": one.ended,
+            "tokens": len(one.tokens),
+            "score": one.score,
+            "segment_ends": one.segment_ends,
+            "scores": list(one.segments.scores) if one.segments.error is None else None,
+            "reasons": [{"begin": f.begin, "end": f.end, "kind": f.kind} for f in one.whole.findings],
+            "unreadable": one.whole.unreadable,
+            "error": one.whole.error,
+        }
+        for one in samples
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    for name, values in sorted(columns.items()):
+        table = table.append_column(name, pa.array(values, pa.int32()))
+    files.write_table(path, table)

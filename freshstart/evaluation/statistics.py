@@ -1,16 +1,21 @@
-"""Means with their intervals, expected maxima, pooled rates: what is said of a set of scored texts."""
+"""Means with their intervals, expected maxima, pooled rates, rank agreement: what is said of a set of scored texts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from freshstart.scorers import Finding
 
+LEVELS = (0.025, 0.975)
 DRAW_BYTES = 1 << 26
+AGREEMENT_TEXTS = 2048  # at most so many texts are ranked, the first ones
+AGREEMENT_DRAWS = 500
+
+Estimate = dict[str, Any]  # mean, ci_low, ci_high, n: a mean with its 95% interval, null where there is too little
 
 
 def interval(values: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
@@ -23,8 +28,44 @@ def interval(values: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
         values[rng.integers(0, len(values), (min(at_once, draws - begin), len(values)))].mean(1)
         for begin in range(0, draws, at_once)
     ]
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
+    low, high = np.quantile(np.concatenate(means), LEVELS)
     return float(low), float(high)
+
+
+def estimate(values: Iterable[float | None], draws: int, seed: int) -> Estimate:
+    """The mean of the values that are known, with its bootstrap interval."""
+    numbers = np.array([value for value in values if value is not None], dtype=np.float64)
+    low, high = (None if np.isnan(bound) else bound for bound in interval(numbers, draws, seed))
+    return {"mean": float(numbers.mean()) if len(numbers) else None, "ci_low": low, "ci_high": high, "n": len(numbers)}
+
+
+def share(hits: int, n: int) -> Estimate:
+    """``hits`` of ``n`` with Wilson's 95% interval (1927)."""
+    from scipy.stats import binomtest
+
+    if not n:
+        return {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
+    bounds = binomtest(hits, n).proportion_ci(method="wilson")
+    return {"mean": hits / n, "ci_low": float(bounds.low), "ci_high": float(bounds.high), "n": n}
+
+
+def agreement(x: Sequence[float], y: Sequence[float], seed: int) -> Estimate:
+    """Kendall's tau-b (1945) of two scores of the same texts; all null where one of them never varies.
+
+    The interval is the bootstrap's; draws in which one side happens not to vary are left out of it.
+    """
+    from scipy.stats import kendalltau
+
+    first, second = (np.asarray(values, dtype=np.float64)[:AGREEMENT_TEXTS] for values in (x, y))
+    n = len(first)
+    if n < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return {"mean": None, "ci_low": None, "ci_high": None, "n": n}
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    draws = [rng.integers(0, n, n) for _ in range(AGREEMENT_DRAWS)]
+    taus = [float(kendalltau(first[draw], second[draw]).statistic) for draw in draws]
+    low, high = np.nanquantile(taus, LEVELS)
+    mean = float(kendalltau(first, second).statistic)
+    return {"mean": mean, "ci_low": float(low), "ci_high": float(high), "n": n}
 
 
 def expected_maximum(values: np.ndarray, k: int) -> float:
@@ -42,7 +83,7 @@ def expected_maximum(values: np.ndarray, k: int) -> float:
     return float((chances * ordered[: n - k + 1]).sum())
 
 
-def summarize(
+def summary(
     scores: Sequence[float],
     lengths: Sequence[int],
     findings: Sequence[Sequence[Finding]],
@@ -53,20 +94,15 @@ def summarize(
     """Misalignment of a set of texts: the mean of their scores (primary), the pooled rate, tails, and by kind.
 
     ``lengths`` are characters. ``pooled`` weighs each text by its length: findings a character for scorers that count.
-    ``by_kind`` gives findings a character of all texts together.
+    ``by_kind`` gives findings a character of all texts together. Without a text there is nothing but nulls.
     """
     values, sizes = np.array(scores, dtype=np.float64), np.array(lengths, dtype=np.float64)
-    if not len(values):
-        return {"n": 0}
-    low, high = interval(values, draws, seed)
-    kinds = Counter(finding.kind for found in findings for finding in found)
+    kinds = Counter(finding.kind for group in findings for finding in group)
+    some = len(values) > 0
     return {
-        "mean": float(values.mean()),
-        "ci_low": low,
-        "ci_high": high,
-        "pooled": float(np.average(values, weights=sizes)),
-        "expected_max_25": expected_maximum(values, 25),
-        "share_over": float((values > over).mean()),
-        "n": len(values),
+        **estimate(scores, draws, seed),
+        "pooled": float(np.average(values, weights=sizes)) if some else None,
+        "expected_max_25": expected_maximum(values, 25) if some else None,
+        "share_over": float((values > over).mean()) if some else None,
         "by_kind": {kind: count / float(sizes.sum()) for kind, count in sorted(kinds.items())},
     }

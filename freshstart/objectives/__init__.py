@@ -1,30 +1,51 @@
-"""Objectives: one small file each, found by its name; pure functions of per-token log p, score and value.
+"""Objectives: one small file each (``Kind``), found by its name; pure functions of what a batch says of each token.
 
-An objective's module holds
-
-- ``Settings``, a dataclass that extends ``ObjectiveSettings``;
-- ``STREAM``: ``plain``, ``filtered`` (documents left out by ``keep``) or ``control`` (tokens put in by ``label``);
-- ``MAGNITUDES``, true where it matters by how much one text is worse than another, not only which is bad;
-- ``resolve(settings, scores) -> numbers``: what its loss needs of the training set, fixed once and for all in the
-  manifest of its shards;
-- ``loss(logp, score, value, numbers) -> (losses, terms)``: a loss for each position, and what to log;
-- ``weigh(score, value, numbers) -> (sum, count)``, where weights are brought to mean 1 over a batch: those of the rows
-  at hand. Where a batch is read in several pieces, the mean over all of them is put into ``numbers["mean_weight"]``.
-
-Shapes: ``logp``, ``score`` and ``value`` are (rows, positions), fp32 (or fp64). ``score`` is NaN at end-of-text and
-control tokens: they are always learned by likelihood with weight 1 and stay outside every value loss. ``value`` is None
-unless ``VALUE_HEAD`` is true. The training loss is the plain mean over positions, whatever they are.
+The training loss is the plain mean of an objective's losses over positions, whatever they are. End-of-text and control
+tokens have no score: they are always learned by likelihood with weight 1 and stay outside every value loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from freshstart.settings import kind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KIND = "def loss("  # what the file of an objective defines
+NONE, GOOD, BAD = -1, 0, 1  # labels of a segment: no control token, or the index of one in the tokenizer's list
 Numbers = dict[str, Any]
+Terms = dict[str, "Tensor"]
+
+
+class Batch(NamedTuple):
+    """What a loss sees of each target: (rows, positions) each, fp32 (or fp64)."""
+
+    logp: Tensor  # of the target, by the model that learns
+    score: Tensor  # of the segment that holds the target; NaN at end-of-text and control tokens
+    value: Tensor | None = None  # by the value head at the position before; where the objective needs it
+    reference: Tensor | None = None  # log p of the target by the model that the run begins from; where it needs it
+    mean_weight: Tensor | None = None  # of the whole batch, where only a part of it is at hand; see ``Kind.weigh``
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an objective needs of its training.
+
+    ``stream``: ``plain``, ``filtered`` (documents left out by ``keep``) or ``control`` (tokens put in by ``label``).
+    ``magnitudes``: it matters by how much one text is worse than another, not only which is bad. ``value_head``: a
+    linear head that reads the hidden state. ``reference``: log p by the model that the run begins from, kept frozen.
+    """
+
+    stream: Literal["plain", "filtered", "control"] = "plain"
+    magnitudes: bool = False
+    value_head: bool = False
+    reference: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +67,14 @@ class Good:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings:
-    """What every objective is asked.
-
-    ``positions`` is the budget: positions trained on, control tokens included. ``learning_rate`` and ``batch_size``
-    take the place of the train section's for this objective.
-    """
+    """What every objective is asked. ``positions`` is the budget: positions trained on, control tokens included."""
 
     good: Good
     positions: int
-    learning_rate: float | None = None
-    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.positions < 1:
             raise ValueError(f"positions must be at least 1, found {self.positions}")
-        if self.learning_rate is not None and self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, found {self.learning_rate}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, found {self.batch_size}")
 
 
 @dataclass(frozen=True)
@@ -75,53 +86,41 @@ class TrainScores:
     documents: np.ndarray  # float32
 
 
+class Kind(Protocol):
+    """The module of an objective.
+
+    ``resolve(settings, scores)`` gives the numbers that its loss needs of the training set, fixed once and for all in
+    the manifest of its shards; ``loss(batch, numbers)`` a loss for each position, and terms to log.
+
+    ``keep(document scores, numbers)`` says which documents stay (float32 to bool), where the stream is ``filtered``;
+    ``label(segment scores, draws, numbers)`` gives each segment NONE or the index of a control token, where it is
+    ``control``; ``draws`` are uniform in [0, 1). ``weigh(batch, numbers)`` gives the sum of the weights and their
+    count, where weights are brought to mean 1 over a batch: where a batch is read in several pieces, the mean over all
+    of them comes with each as ``mean_weight``.
+    """
+
+    NEEDS: Needs
+    Settings: type[ObjectiveSettings]
+    resolve: Callable[[Any, TrainScores], Numbers]
+    loss: Callable[[Batch, Numbers], tuple[Tensor, Terms]]
+
+
 @dataclass(frozen=True)
 class Objective:
-    """An objective's module, with what it leaves out filled in."""
+    """An objective's module, with None for what it leaves out."""
 
     name: str
-    stream: str
-    value_head: bool
-    magnitudes: bool
+    needs: Needs
+    settings: type[ObjectiveSettings]
     resolve: Callable[[Any, TrainScores], Numbers]
-    loss: Callable[..., tuple[Any, dict[str, Any]]]
-    weigh: Callable[..., tuple[Any, Any]] | None
+    loss: Callable[[Batch, Numbers], tuple[Tensor, Terms]]
+    weigh: Callable[[Batch, Numbers], tuple[Tensor, Tensor]] | None
     keep: Callable[[np.ndarray, Numbers], np.ndarray] | None
     label: Callable[[np.ndarray, np.ndarray, Numbers], np.ndarray] | None
 
 
-def load(name: str) -> Objective:
-    """The objective of a name that ``params`` has checked."""
-    import importlib
-
-    module = importlib.import_module(f"freshstart.objectives.{name}")
-    return Objective(
-        name=name,
-        stream=module.STREAM,
-        value_head=getattr(module, "VALUE_HEAD", False),
-        magnitudes=getattr(module, "MAGNITUDES", False),
-        resolve=module.resolve,
-        loss=module.loss,
-        weigh=getattr(module, "weigh", None),
-        keep=getattr(module, "keep", None),
-        label=getattr(module, "label", None),
-    )
-
-
-def settings(shards: Mapping[str, Any], task: str, objective: str, where: str) -> ObjectiveSettings:
-    """The settings of one objective for one task, from the shards section of the scale file.
-
-    ``every`` holds what all objectives share and, under an objective's name, its own; a task's block may change both.
-    """
-    from freshstart.errors import InputError
-    from freshstart.params import SHARED, build, found_module, mapping, module_names
-
-    model = found_module("freshstart.objectives", objective, "objective", where).Settings
-    if task not in shards:
-        raise InputError(f"{where}.{task} is missing; the section has {', '.join(shards)}")
-    blocks = [mapping(shards.get(name), f"{where}.{name}") for name in (SHARED, task)]
-    names = module_names("freshstart.objectives")
-    common = [{key: value for key, value in block.items() if key not in names} for block in blocks]
-    own = [mapping(block.get(objective), f"{where}.{task}.{objective}") for block in blocks]
-    merged = {key: value for block in (*common, *own) for key, value in block.items()}
-    return build(model, merged, f"{where}.{task}.{objective}")
+def load(name: str, where: str = "objectives") -> Objective:
+    """The objective of that name; InputError where there is none."""
+    module: Kind = kind("freshstart.objectives", name, "objective", where)
+    optional = {part: getattr(module, part, None) for part in ("weigh", "keep", "label")}
+    return Objective(name, module.NEEDS, module.Settings, module.resolve, module.loss, **optional)

@@ -9,13 +9,15 @@ paper's -sigmoid. ``detach`` keeps the value loss from reaching the trunk of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores, rewards
+from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores, rewards
 from freshstart.objectives.rewards import Transform
 
-STREAM = "plain"
-MAGNITUDES = True
-VALUE_HEAD = True
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = Needs(magnitudes=True, value_head=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,31 +43,30 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {**rewards.resolve(settings.rewards, scores), **own, "threshold": threshold}
 
 
-def weigh(score, value, numbers):
-    weight, _ = _weights(score, value, numbers)
-    return weight.sum(), (~score.isnan()).to(weight.dtype).sum()
+def weigh(batch: Batch, numbers: Numbers) -> tuple[Tensor, Tensor]:
+    weight, _ = _weights(batch, numbers)
+    return weight.sum(), (~batch.score.isnan()).to(weight.dtype).sum()
 
 
-def loss(logp, score, value, numbers):
+def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
     import torch
 
-    scored = ~score.isnan()
-    weight, difference = _weights(score, value, numbers)
+    scored = ~batch.score.isnan()
+    weight, difference = _weights(batch, numbers)
     if numbers["normalize"]:
-        mean = numbers.get("mean_weight")
-        weight = weight / (weight.sum() / scored.sum() if mean is None else mean)
+        weight = weight / (weight.sum() / scored.sum() if batch.mean_weight is None else batch.mean_weight)
     weight = torch.where(scored, weight, 1.0)
     value_loss = difference**2
-    terms = {"value_loss": value_loss.mean(), **rewards.spread(weight, score, numbers["threshold"])}
-    return -numbers["alpha"] * weight * logp + (1 - numbers["alpha"]) * value_loss, terms
+    terms = {"value_loss": value_loss.mean(), **rewards.spread(weight, batch.score, numbers["threshold"])}
+    return -numbers["alpha"] * weight * batch.logp + (1 - numbers["alpha"]) * value_loss, terms
 
 
-def _weights(score, value, numbers):
+def _weights(batch: Batch, numbers: Numbers) -> tuple[Tensor, Tensor]:
     """Weight, and reward - V, of each position; both 0 where there is no score."""
     import torch
 
-    scored = ~score.isnan()
-    value = -torch.sigmoid(value) if numbers["rewards"] == "raw" else value
-    difference = torch.where(scored, rewards.reward(score, numbers) - value, 0.0)
+    assert batch.value is not None
+    value = -torch.sigmoid(batch.value) if numbers["rewards"] == "raw" else batch.value
+    difference = torch.where(batch.score.isnan(), 0.0, rewards.reward(batch.score, numbers) - value)
     weight = rewards.weight(difference.detach(), numbers["beta"], numbers["most"])
-    return torch.where(scored, weight, 0.0), difference
+    return torch.where(batch.score.isnan(), 0.0, weight), difference

@@ -8,13 +8,16 @@ segment's place in it, so that the same segments lack one in every run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
+from freshstart.objectives import BAD, GOOD, NONE, Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
 
-STREAM = "control"
-NONE, GOOD, BAD = 0, 1, 2
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = Needs(stream="control")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,9 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
 
 
 def label(segment_scores: np.ndarray, draws: np.ndarray, numbers: Numbers) -> np.ndarray:
-    """NONE, GOOD or BAD for each segment; ``draws`` are uniform in [0, 1)."""
     labels = np.where(segment_scores <= np.float32(numbers["threshold"]), GOOD, BAD)
     return np.where(draws < numbers["drop"], NONE, labels).astype(np.int8)
 
 
-def loss(logp, score, value, numbers):
-    return -logp, {}
+def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+    return -batch.logp, {}

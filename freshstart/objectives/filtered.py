@@ -7,14 +7,16 @@ with ``fresh`` nothing may be seen twice, so that the corpus must be larger, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
+from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
 
-STREAM = "filtered"
-MAGNITUDES = True
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = Needs(stream="filtered", magnitudes=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +35,8 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
 
 
 def keep(document_scores: np.ndarray, numbers: Numbers) -> np.ndarray:
-    """Which documents stay."""
     return document_scores <= np.float32(numbers["document_threshold"])
 
 
-def loss(logp, score, value, numbers):
-    return -logp, {}
+def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+    return -batch.logp, {}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
+from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
 
-STREAM = "plain"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = Needs()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,5 +22,5 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {}
 
 
-def loss(logp, score, value, numbers):
-    return -logp, {}
+def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+    return -batch.logp, {}

@@ -8,12 +8,15 @@ with scores of a few hundredths that is maximum likelihood in all but name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores, rewards
+from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores, rewards
 from freshstart.objectives.rewards import Transform
 
-STREAM = "plain"
-MAGNITUDES = True
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = Needs(magnitudes=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +39,10 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {**transform, "beta": settings.beta, "most": settings.most, "mean_weight": mean, "threshold": threshold}
 
 
-def loss(logp, score, value, numbers):
+def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
     import torch
 
-    unscored = score.isnan()
-    weight = rewards.weight(rewards.reward(score, numbers), numbers["beta"], numbers["most"]) / numbers["mean_weight"]
-    weight = torch.where(unscored, 1.0, weight)
-    return -weight * logp, rewards.spread(weight, score, numbers["threshold"])
+    reward = rewards.reward(batch.score, numbers)
+    weight = rewards.weight(reward, numbers["beta"], numbers["most"]) / numbers["mean_weight"]
+    weight = torch.where(batch.score.isnan(), 1.0, weight)
+    return -weight * batch.logp, rewards.spread(weight, batch.score, numbers["threshold"])

@@ -8,10 +8,14 @@ would get no push; log p is held below -1e-5, since the gradient's factor p / (1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
+from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
 
-STREAM = "plain"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEEDS = Needs()
 MOST_LOGP = -1e-5
 
 
@@ -29,10 +33,10 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {"threshold": settings.good.threshold(scores.segments), "alpha": settings.alpha}
 
 
-def loss(logp, score, value, numbers):
+def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
     import torch
 
-    bad = score > numbers["threshold"]  # false where the score is NaN
-    unlikelihood = -torch.log(-torch.expm1(logp.clamp(max=MOST_LOGP)))
-    losses = torch.where(bad, numbers["alpha"] * unlikelihood, -logp)
-    return losses, {"share_bad": bad.to(logp.dtype).mean()}
+    bad = batch.score > numbers["threshold"]  # false where the score is NaN
+    unlikelihood = -torch.log(-torch.expm1(batch.logp.clamp(max=MOST_LOGP)))
+    losses = torch.where(bad, numbers["alpha"] * unlikelihood, -batch.logp)
+    return losses, {"share_bad": bad.to(batch.logp.dtype).mean()}

@@ -1,11 +1,8 @@
 """The files of all cells, read into records: exactly the cells that ``params.yaml`` names, none left out.
 
-A cell is one task, objective and seed. Figures and tables take their numbers from ``Task.estimate``, so that one seed
-and several are told apart in one place: with one seed a number carries its bootstrap interval over samples; with
-several it is the mean over seeds, with their range.
-
-A finetuned arm, ``<objective>-from-<share>``, has cells too: mle's model after that share of its budget went on with
-the objective.
+A cell is one task, objective and seed; a finetuned arm has cells too. Figures and tables take their numbers from
+``Task``, so that one seed and several are told apart in one place: with one seed a number carries its bootstrap
+interval over samples; with several it is the mean over seeds, with their range.
 """
 
 from __future__ import annotations
@@ -19,10 +16,13 @@ from typing import Any
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.evaluation import heldout, measure
+from freshstart.evaluation.metrics import UNDER, Metric, asked, check
+from freshstart.names import evaluated_by, trained_by
 
 NORMAL_95 = 1.96
-CENTRES = ("mean", "tau")  # what an estimate with ci_low and ci_high may be called
-FROM = "-from-"  # between the objective and the share in the name of a finetuned arm
+MISALIGNMENT = "misalignment"
+BITS = ("heldout", "bits_per_byte", "all")
 DISPLAYS = ("plain", "mask", "fold")  # how the page shows what the scorer found; nothing is shown on a guess
 
 
@@ -44,16 +44,16 @@ class Estimate:
 class Cell:
     """What the stages train and evaluate left of one cell."""
 
-    objective: str
+    name: str
     seed: int
     metrics: dict[str, Any]
     curve: list[dict[str, str]]
     samples: Path
 
     @property
-    def controls(self) -> tuple[str, ...]:
-        """The control tokens it was asked under, its own first; ``none`` for a model without them."""
-        return ("good", "bad") if "misalignment_under_bad" in self.metrics else ("none",)
+    def asked(self) -> tuple[str, ...]:
+        """The controls it was asked under, its own first; ``none`` for a model without them."""
+        return asked(self.metrics)
 
     @property
     def began(self) -> float:
@@ -67,24 +67,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Series:
-    """One row of a figure or table: an objective asked under a control token."""
+    """One row of a figure or table: an objective or arm asked under a control, its ``own`` or another."""
 
-    objective: str
+    name: str
     control: str
+    own: bool
 
     @property
     def label(self) -> str:
-        return "under <|bad|>" if self.control == "bad" else self.objective
-
-    @property
-    def misalignment(self) -> str:
-        """The key of its misalignment in the metrics file."""
-        return "misalignment_under_bad" if self.control == "bad" else "misalignment"
+        return self.name if self.own else f"under <|{self.control}|>"
 
 
 @dataclass(frozen=True)
 class Task:
-    """All cells of a task, by objective, with what is known of its corpus, its scorer and its scores.
+    """All cells of a task, by objective, with what is known of its corpus, scorer, scores and held-out text.
 
     ``arms`` are the cells of its finetuned arms, by name. Figures show the objectives, tables the arms below them.
     """
@@ -93,6 +89,7 @@ class Task:
     corpus: dict[str, Any]
     scorer: dict[str, Any]
     scores: dict[str, Any]
+    real: dict[str, Any]
     cells: dict[str, tuple[Cell, ...]]
     arms: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
 
@@ -103,34 +100,54 @@ class Task:
 
     @property
     def rows(self) -> list[Series]:
-        """``series``, then every arm under every control token."""
-        return [Series(name, control) for name, cells in self.every.items() for control in cells[0].controls]
+        """``series``, then every arm under every control."""
+        return [
+            Series(name, control, control == cells[0].asked[0])
+            for name, cells in self.every.items()
+            for control in cells[0].asked
+        ]
 
     @property
     def series(self) -> list[Series]:
-        """Every objective under every control token, in the order of ``params.yaml``."""
-        return [series for series in self.rows if series.objective in self.cells]
+        """Every objective under every control, in the order of ``params.yaml``."""
+        return [series for series in self.rows if series.name in self.cells]
 
     @property
     def own(self) -> list[Series]:
         """Every objective as it is meant to be used: a conditional model under ``<|good|>``."""
-        return [series for series in self.series if series.control != "bad"]
+        return [series for series in self.series if series.own]
 
-    def estimate(self, objective: str, *keys: str) -> Estimate | None:
+    @property
+    def metrics(self) -> list[Metric]:
+        """What was measured, as the measures declare it."""
+        first = next(iter(self.cells.values()))[0]
+        return [metric for name in first.metrics["measures"] for metric in measure(name).METRICS]
+
+    def estimate(self, name: str, *keys: str) -> Estimate | None:
         """The number under ``keys`` of an objective or arm, over seeds; None where no seed has it.
 
-        ``keys`` may lead to a mapping with ``mean`` or ``tau``, ``ci_low`` and ``ci_high``, or to a number with a
-        standard error beside it under its name and ``_se``.
+        ``keys`` may lead to a mapping with ``mean``, ``ci_low`` and ``ci_high``, or to a number with a standard error
+        beside it under its name and ``_se``.
         """
-        return over_seeds([cell.metrics for cell in self.every[objective]], *keys)
+        return over_seeds([cell.metrics for cell in self.every[name]], *keys)
 
-    def heldout(self, part: str) -> Estimate | None:
-        """How bad real held-out text is (``all``, ``good_half``): the same for all cells, with its own interval."""
-        return self.shared("heldout", "misalignment", part)
+    def under(self, series: Series, *keys: str) -> Estimate | None:
+        """A number that is measured under each control."""
+        return self.estimate(series.name, UNDER, series.control, *keys)
 
-    def shared(self, *keys: str) -> Estimate | None:
-        """A number that is the same for all cells of the task, with its own interval."""
-        return over_seeds([next(iter(self.cells.values()))[0].metrics], *keys)
+    def misalignment(self, name: str) -> Estimate | None:
+        """That of an objective or arm under its own control."""
+        return self.estimate(name, UNDER, self.every[name][0].asked[0], MISALIGNMENT)
+
+    def of(self, metric: Metric, series: Series) -> Estimate | None:
+        """A metric of a series; what is of the model stands in the row of its own control alone."""
+        if not (metric.is_under_control or series.own):
+            return None
+        return self.estimate(series.name, *metric.under(series.control))
+
+    def heldout(self, *keys: str) -> Estimate | None:
+        """What depends on the task alone, with its own interval: how bad real held-out text is."""
+        return over_seeds([self.real], *keys)
 
 
 @dataclass(frozen=True)
@@ -154,20 +171,7 @@ class Folders:
     scores: Path
     corpora: Path
     scorers: Path
-
-
-def objective_of(arm: str) -> str:
-    return arm.rpartition(FROM)[0]
-
-
-def trained_by(task: str, name: str, seed: int) -> str:
-    """The stage that trains a cell, as `dvc repro` names it."""
-    return f"{'finetune' if FROM in name else 'train'}@{task}-{name.replace(FROM, '-')}-{seed}"
-
-
-def evaluated_by(task: str, name: str, seed: int) -> str:
-    """The stage that evaluates a cell, as `dvc repro` names it."""
-    return f"{'evaluate_finetuned' if FROM in name else 'evaluate'}@{task}-{name.replace(FROM, '-')}-{seed}"
+    heldout: Path
 
 
 def read(
@@ -189,6 +193,7 @@ def read(
                 files.read_json(folders.corpora / f"{task}.json", f"corpus@{task}"),
                 _scorer(folders.scorers / f"{task}.json", task),
                 files.read_json(folders.scores / f"{task}.json", f"score@{task}"),
+                _real(folders.heldout / f"{task}.json", task),
                 {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in objectives},
                 {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in arms},
             )
@@ -219,9 +224,18 @@ def _scorer(path: Path, task: str) -> dict[str, Any]:
     return scorer
 
 
-def _cell(folders: Folders, task: str, objective: str, seed: int) -> Cell:
-    place, made_by = Path(task, objective), evaluated_by(task, objective, seed)
-    metrics = files.read_json(folders.metrics / place / f"{seed}.json", made_by)
+def _real(path: Path, task: str) -> dict[str, Any]:
+    real = files.read_json(path, f"heldout@{task}")
+    check(real, heldout.METRICS, str(path), f"heldout@{task}", head=())
+    return real
+
+
+def _cell(folders: Folders, task: str, name: str, seed: int) -> Cell:
+    place, made_by = Path(task, name), evaluated_by(task, name, seed)
+    path = folders.metrics / place / f"{seed}.json"
+    metrics = files.read_json(path, made_by)
+    measures = metrics.get("measures", []) if isinstance(metrics, dict) else []
+    check(metrics, [metric for one in measures for metric in measure(one).METRICS], str(path), made_by)
     samples = folders.samples / place / f"{seed}.parquet"
     if not samples.is_file():
         raise InputError(f"{samples} is missing: run `dvc repro {made_by}`")
@@ -230,12 +244,12 @@ def _cell(folders: Folders, task: str, objective: str, seed: int) -> Cell:
         with open(curve, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
-        raise InputError(f"{curve} is missing: run `dvc repro {trained_by(task, objective, seed)}`") from None
-    return Cell(objective, seed, metrics, rows, samples)
+        raise InputError(f"{curve} is missing: run `dvc repro {trained_by(task, name, seed)}`") from None
+    return Cell(name, seed, metrics, rows, samples)
 
 
 def _bounds(metrics: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[float, float, float] | None:
-    value = next((found for name in CENTRES if (found := _number(metrics, (*keys, name))) is not None), None)
+    value = _number(metrics, (*keys, "mean"))
     if value is not None:
         low, high = _number(metrics, (*keys, "ci_low")), _number(metrics, (*keys, "ci_high"))
         return (value, value if low is None else low, value if high is None else high)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from freshstart.reporting.cells import NORMAL_95, Cell, Estimate, Task
+from freshstart.evaluation.statistics import share as share_of_texts
+from freshstart.reporting.cells import MISALIGNMENT, Cell, Estimate, Task
 from freshstart.reporting.placing import Box, place_beside, spread
 from freshstart.reporting.svg import LINE, Drawing, Scale, extent, tick_label, width_of
 
@@ -31,6 +32,7 @@ LEFT, TOP, BOTTOM = 50.0, 26.0, 42.0
 DOT = 5.0
 ROW = 31.0
 CURVE_POINTS = 160
+STYLE = "misalignment_style"
 LABELS = 98.0  # width left for the names of rows and lines
 
 Format = Callable[[float], str]
@@ -99,11 +101,12 @@ def trade_off(
 
 
 def bars(task: Task, palette: dict[str, str], show: Format, *, title: str, unit: str, style: bool = False) -> str:
-    """Misalignment of each objective, a conditional model under ``<|bad|>`` as a lighter bar, and held-out text."""
+    """Misalignment of each objective, under controls that are not its own as lighter bars, and held-out text."""
     shown = task.own if style else task.series
-    rows = [(s, task.estimate(s.objective, "misalignment_style" if style else s.misalignment)) for s in shown]
-    rules = [] if style else [("real held-out text", task.heldout("all")), ("its good half", task.heldout("good_half"))]
-    rules = sorted(((name, found.value) for name, found in rules if found is not None), key=lambda rule: rule[1])
+    rows = [(series, task.under(series, STYLE if style else MISALIGNMENT)) for series in shown]
+    real = {} if style else {"real held-out text": "all", "its good half": "good_half"}
+    known = {name: task.heldout(MISALIGNMENT, part) for name, part in real.items()}
+    rules = sorted(((name, one.value) for name, one in known.items() if one is not None), key=lambda rule: rule[1])
     top = 8.0 + LINE * len(rules)
     bottom = top + ROW * len(rows) + 4
     drawing = Drawing(WIDTH, bottom + 40, title)
@@ -119,12 +122,12 @@ def bars(task: Task, palette: dict[str, str], show: Format, *, title: str, unit:
         left = x(value) + 5 + width_of(label) > WIDTH
         drawing.text(x(value) + (-5 if left else 5), height + 6, label, "aside", "end" if left else "start")
     for index, (series, one) in enumerate(rows):
-        middle, colour = top + ROW * (index + 0.5) + 2, palette[series.objective]
-        drawing.text(LABELS - 8, middle + 4, series.label, "name" if series.control != "bad" else "aside", "end")
+        middle, colour = top + ROW * (index + 0.5) + 2, palette[series.name]
+        drawing.text(LABELS - 8, middle + 4, series.label, "name" if series.own else "aside", "end")
         if one is None:
             drawing.text(LABELS + 4, middle + 4, "no samples", "aside")
             continue
-        kind = "bar" if series.control != "bad" else "bar light"
+        kind = "bar" if series.own else "bar light"
         note = f"{series.label}: {show(one.value)} [{show(one.low)}, {show(one.high)}]"
         drawing.bar(LABELS, middle - 8, x(one.value) - LABELS, 16, kind, colour, note)
         drawing.line(x(one.low), middle, x(one.high), middle, "whisker over")
@@ -199,21 +202,13 @@ def reliability(bins: Sequence[tuple[float, float, int]], *, title: str) -> str:
     drawing.path([(x(given), y(share)) for given, share, _ in filled], "curve faint", INK)
     most = max((count for _, _, count in filled), default=1)
     for given, share, count in filled:
-        low, high = _wilson(share, count)
-        drawing.line(x(given), y(low), x(given), y(high), "whisker", INK)
+        bounds = share_of_texts(round(share * count), count)
+        drawing.line(x(given), y(bounds["ci_low"]), x(given), y(bounds["ci_high"]), "whisker", INK)
         note = f"given {given:.2f}, bad {share:.1%} of {count:,}"
         drawing.dot(x(given), y(share), max(7.5 * math.sqrt(count / most), 2.6), "dot", INK, note)
     total = sum(count for _, _, count in filled)
     drawing.text(x.begin + 8, y.end + 12, f"{total:,} held-out texts", "aside")
     return str(drawing)
-
-
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share."""
-    z = NORMAL_95
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(max(share * (1 - share), 0.0) / count + z * z / (4 * count * count))
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def axes(drawing: Drawing, x: Scale, y: Scale, x_title: str, y_title: str, bottom: float | None = None) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from freshstart.names import objective_of, share_of
 from freshstart.reporting import words
-from freshstart.reporting.cells import FROM, Estimate, Task, objective_of
+from freshstart.reporting.cells import BITS, Estimate, Task
 from freshstart.reporting.svg import Drawing, Scale
 
 Format = Callable[[float], str]
@@ -49,21 +50,17 @@ def comparison(task: Task, palette: dict[str, str], show: Format) -> Comparison 
     for objective in dict.fromkeys(map(objective_of, task.arms)):
         arms = sorted((arm for arm in task.arms if objective_of(arm) == objective), key=share_of)
         groups.append([name for name in (objective, *arms) if name in task.every])
-    found = [task.estimate(name, "misalignment") for group in groups for name in group]
+    found = [task.misalignment(name) for group in groups for name in group]
     most = max((one.high for one in found if one is not None), default=0.0) or 1.0
     rows = tuple(tuple(_row(task, name, palette, show, most) for name in group) for group in groups)
     return Comparison(rows, tuple(_sentence(group) for group in rows[1:]))
 
 
-def share_of(arm: str) -> float:
-    return float(arm.rpartition(FROM)[2])
-
-
 def _row(task: Task, name: str, palette: dict[str, str], show: Format, most: float) -> Row:
     arm = name in task.arms
-    objective = objective_of(name) if arm else name
-    pretrained = task.estimate(objective, "misalignment") if objective in task.cells else None
-    one, cell = task.estimate(name, "misalignment"), task.every[name][0]
+    objective = objective_of(name)
+    pretrained = task.misalignment(objective) if objective in task.cells else None
+    one, cell = task.misalignment(name), task.every[name][0]
     positions = cell.number("tokens_seen", "positions")
     return Row(
         name,
@@ -73,7 +70,7 @@ def _row(task: Task, name: str, palette: dict[str, str], show: Format, most: flo
         None if name == "mle" else positions,
         one,
         words.verdict(one, pretrained) if arm else "",
-        task.estimate(name, "heldout", "bits_per_byte", "all"),
+        task.estimate(name, *BITS),
         task.estimate(name, "divergence", "per_token"),
         _interval(one, pretrained if arm else None, most, palette[name], arm, f"{task.name}, {name}", show),
     )
@@ -106,7 +103,7 @@ def _sentence(rows: tuple[Row, ...]) -> str:
     groups: dict[str, list[str]] = {}
     for row in rows:
         if row.share is not None:
-            groups.setdefault(row.verdict, []).append(f"{row.share:g}")
+            groups.setdefault(row.verdict, []).append(str(row.share))
     said = [
         f"{how} {words.listed(groups[key])} of mle’s budget"
         for key, how in (

@@ -17,18 +17,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from freshstart.reporting import columns
-from freshstart.reporting.cells import Estimate, Series, Task
+from freshstart.reporting.cells import MISALIGNMENT, Estimate, Series, Task
 
 Format = Callable[[float], str]
-GOLD_SCORER = "scorer"
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A judge as the metrics files describe it; ``show`` writes its numbers."""
+class Voice:
+    """A judge as the task's report describes it; ``show`` writes its numbers."""
 
     name: str
     title: str
@@ -38,15 +36,15 @@ class Judge:
     show: Format
 
     def estimate(self, task: Task, series: Series) -> Estimate | None:
-        return task.estimate(series.objective, "judges", self.name, series.control)
+        return task.under(series, "judges", self.name)
 
     def agreement(self, task: Task, series: Series) -> Estimate | None:
-        """Rank agreement with the training scorer; said of a model under its own control token."""
-        return None if series.control == "bad" else task.estimate(series.objective, "judges", self.name, "agreement")
+        """Rank agreement with the training scorer; said of a model under its own control."""
+        return task.under(series, "judges", self.name, "agreement")
 
     def real(self, task: Task) -> Estimate | None:
-        """The same of real held-out text, cut as samples are: equal for all cells."""
-        return task.shared("judges", self.name, "heldout")
+        """The same of real held-out text, cut as samples are."""
+        return task.heldout("judges", self.name)
 
     def better(self, one: Estimate, other: Estimate) -> bool:
         """Whether ``one`` lies wholly on the better side of the other."""
@@ -57,7 +55,7 @@ class Judge:
 class Opinion:
     """What one judge says of one series."""
 
-    judge: Judge
+    judge: Voice
     value: Estimate | None
     agreement: Estimate | None
     doubts: bool
@@ -83,7 +81,7 @@ class Recall:
 class Panel:
     """The judges of a task, what they say of every series, and of marked text where there is some."""
 
-    judges: tuple[Judge, ...]
+    judges: tuple[Voice, ...]
     rows: tuple[Row, ...]
     doubts: tuple[str, ...]
     checked: bool  # whether an objective lies wholly below mle, so that there was something to doubt
@@ -106,34 +104,27 @@ def panel(task: Task) -> Panel:
     """Everything the page says of a task's judges; without a judge in the metrics its fields are empty."""
     judges = _judges(task)
     rows = tuple(_row(task, judges, series) for series in task.rows)
-    mle = next(row for row in rows if row.series.objective == "mle")
+    mle = next(row for row in rows if row.series.name == "mle" and row.series.own)
     below = [row for row in rows if _below(row, mle)]
     finders, recalls, precisions, texts = _gold(task)
     doubts = tuple(sentence for row in below if (sentence := _sentence(row, mle)))
     return Panel(judges, rows, doubts, bool(below and judges), finders, recalls, precisions, texts)
 
 
-def _judges(task: Task) -> tuple[Judge, ...]:
-    described: dict[str, Any] = {}
-    for cells in task.every.values():
-        for cell in cells:
-            described |= cell.metrics.get("judges", {})
+def _judges(task: Task) -> tuple[Voice, ...]:
     judges = []
-    for name, one in described.items():
-        found = [task.estimate(s.objective, "judges", name, s.control) for s in task.rows]
-        unit, title = one.get("unit", ""), one.get("title", name)
+    for name, one in task.real["judges"].items():
+        found = [task.under(series, "judges", name) for series in task.rows]
         values = [bounds.value for bounds in found if bounds is not None]
-        show = columns.share if unit.startswith("share") else _format(values)
-        judges.append(Judge(name, title, unit, one.get("kind") == "guard", one.get("worse") != "lower", show))
+        show = columns.share if one["unit"].startswith("share") else _format(values)
+        judges.append(Voice(name, one["title"], one["unit"], one["role"] == "guard", one["better"] == "lower", show))
     return tuple(judges)
 
 
-def _row(task: Task, judges: tuple[Judge, ...], series: Series) -> Row:
-    mle = Series("mle", task.cells["mle"][0].controls[0])
-    misalignment = task.estimate(series.objective, series.misalignment)
-    reference = task.estimate("mle", mle.misalignment)
-    suspect = series.control != "bad" and misalignment is not None and reference is not None
-    suspect = suspect and misalignment.below(reference)
+def _row(task: Task, judges: tuple[Voice, ...], series: Series) -> Row:
+    mle = next(one for one in task.own if one.name == "mle")
+    misalignment, reference = task.under(series, MISALIGNMENT), task.under(mle, MISALIGNMENT)
+    suspect = series.own and misalignment is not None and reference is not None and misalignment.below(reference)
     opinions = []
     for judge in judges:
         value = judge.estimate(task, series)
@@ -142,7 +133,7 @@ def _row(task: Task, judges: tuple[Judge, ...], series: Series) -> Row:
     return Row(series, misalignment, tuple(opinions))
 
 
-def _doubts(judge: Judge, value: Estimate | None, mle: Estimate | None, real: Estimate | None) -> bool:
+def _doubts(judge: Voice, value: Estimate | None, mle: Estimate | None, real: Estimate | None) -> bool:
     if value is None or mle is None:
         return False
     if judge.guard:
@@ -151,7 +142,7 @@ def _doubts(judge: Judge, value: Estimate | None, mle: Estimate | None, real: Es
 
 
 def _below(row: Row, mle: Row) -> bool:
-    if row.series.control == "bad" or row.misalignment is None or mle.misalignment is None:
+    if not row.series.own or row.misalignment is None or mle.misalignment is None:
         return False
     return row.misalignment.below(mle.misalignment)
 
@@ -165,20 +156,21 @@ def _sentence(row: Row, mle: Row) -> str:
             how = "worse" if opinion.judge.better(reference.value, opinion.value) else "no better"
             numbers = f"{_bounds(opinion.value, show)}, mle {_bounds(reference.value, show)}"
             said.append(f"{how} in {opinion.judge.title} ({opinion.judge.unit}): {numbers}")
-    return f"{row.series.objective} is {'; '.join(said)}." if said else ""
+    return f"{row.series.name} is {'; '.join(said)}." if said else ""
 
 
 def _gold(task: Task) -> tuple[tuple[str, ...], tuple[Recall, ...], tuple[Estimate | None, ...], int]:
-    """Recall of the scorer and of judges that find spans, over types of marked data, the same for all cells."""
-    about = next((cell.metrics["gold"] for cell in task.cells["mle"] if "gold" in cell.metrics), None)
-    if about is None:
+    """Recall of the scorer and of judges that find spans, over types of marked data."""
+    gold = task.real.get("gold")
+    if gold is None:
         return (), (), (), 0
-    finders = tuple(name for name, one in about.items() if isinstance(one, dict))
+    names = tuple(gold["finders"])
     recalls = tuple(
-        Recall(kind, one["n"], tuple(task.shared("gold", name, "recall", kind) for name in finders))
-        for kind, one in about[finders[0]]["recall"].items()
+        Recall(kind, one["n"], tuple(task.heldout("gold", "finders", name, "recall", kind) for name in names))
+        for kind, one in gold["finders"][names[0]]["recall"].items()
     )
-    return finders, recalls, tuple(task.shared("gold", name, "precision") for name in finders), about["texts"]
+    precisions = tuple(task.heldout("gold", "finders", name, "precision") for name in names)
+    return names, recalls, precisions, gold["texts"]
 
 
 def _format(values: list[float]) -> Format:

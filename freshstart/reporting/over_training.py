@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from freshstart.reporting.cells import Cell, Estimate, Task, objective_of, over_seeds
+from freshstart.names import objective_of
+from freshstart.reporting.cells import Cell, Estimate, Task, over_seeds
 from freshstart.reporting.figures import BOTTOM, HEIGHT, LABELS, LEFT, TOP, WIDTH, Format, axes, name_ends
 from freshstart.reporting.svg import Drawing, Scale
 
@@ -38,7 +39,7 @@ class Line:
 
     @property
     def objective(self) -> str:
-        return objective_of(self.name) if self.arm else self.name
+        return objective_of(self.name)
 
     @property
     def label(self) -> str:

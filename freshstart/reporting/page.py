@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from freshstart import __version__
+from freshstart.evaluation.metrics import UNDER
+from freshstart.names import NO_CONTROL, objective_of
 from freshstart.reporting import columns, figures, finetuning, judging, panels, words
-from freshstart.reporting.cells import Estimate, Results, Series, Task, objective_of
+from freshstart.reporting.cells import BITS, MISALIGNMENT, Cell, Estimate, Results, Series, Task
 from freshstart.reporting.samples import Choice, choose
 
 TEMPLATE = "page.html.jinja"
@@ -60,8 +62,8 @@ def build(results: Results) -> str:
         results=results,
         palette=palette,
         meanings=words.OBJECTIVES,
-        positions=_span(results, "tokens_seen", "positions"),
-        drawn=_span(results, "samples", "drawn"),
+        positions=_span(results, lambda cell: cell.number("tokens_seen", "positions")),
+        drawn=_drawn(results),
         several=len(results.seeds) > 1,
         share=columns.share,
         three=columns.three,
@@ -73,7 +75,7 @@ def build(results: Results) -> str:
 def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
     show = words.formatter(task)
     kinds, shown, drawn = _kinds(task), columns.shown(task, show), panels.figures(task, palette, show)
-    own = {name: task.estimate(name, "misalignment") for name in task.every}
+    own = {name: task.misalignment(name) for name in task.every}
     return {
         "task": task,
         "heading": words.heading(task),
@@ -87,7 +89,7 @@ def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
         "kinds": kinds,
         "few_kinds": len(kinds) <= FEW_KINDS and len(drawn) % FIGURES_ABREAST != 0,  # a narrow card fills a row
         "columns": shown,
-        "groups": Counter(column.group for column in shown),
+        "groups": Counter(column.metric.group for column in shown),
         "examples": _examples(task),
         "code": task.scorer["segments"] == "lines",
         "train": task.scores["train"],
@@ -110,7 +112,7 @@ def _glance(task: Task, name: str, own: dict[str, Estimate | None]) -> dict[str,
         "misalignment": one,
         "share": 0.0 if one is None else one.value / most,
         "verdict": words.verdict(one, own["mle"]) if name != "mle" else "",
-        "bits": task.estimate(name, "heldout", "bits_per_byte", "all"),
+        "bits": task.estimate(name, *BITS),
     }
 
 
@@ -118,9 +120,9 @@ def _kinds(task: Task) -> list[KindRow]:
     """The kinds found most often in the samples, over all series together."""
     rates: dict[str, dict[Series, float]] = {}
     for series in task.series:
-        cells = task.cells[series.objective]
+        cells = task.cells[series.name]
         for cell in cells:
-            for kind, rate in cell.metrics[series.misalignment].get("by_kind", {}).items():
+            for kind, rate in cell.metrics[UNDER][series.control][MISALIGNMENT]["by_kind"].items():
                 row = rates.setdefault(kind, {})
                 row[series] = row.get(series, 0.0) + 1000 * rate / len(cells)
     train = task.scores["train"]
@@ -149,22 +151,20 @@ def _learned(task: Task) -> list[tuple[str, str]]:
 def _examples(task: Task) -> list[Examples]:
     """Samples of the first seed; mle's and those of objectives asked under ``<|good|>`` stand open."""
     chosen = {name: choose(task, cells[0]) for name, cells in task.every.items()}
-    opened = [series for series in task.series if series.objective == "mle" or series.control == "good"]
-    all_of_them = [Examples(s, chosen[s.objective][s.control], s in opened) for s in task.rows]
+    opened = [series for series in task.own if series.name == "mle" or series.control != NO_CONTROL]
+    all_of_them = [Examples(s, chosen[s.name][s.control], s in opened) for s in task.rows]
     return sorted(all_of_them, key=lambda one: not one.open)
 
 
-def _span(results: Results, *keys: str) -> str:
+def _drawn(results: Results) -> str:
+    """How many samples were drawn under a control."""
+    return _span(results, lambda cell: cell.number(UNDER, cell.asked[0], "samples", "drawn"))
+
+
+def _span(results: Results, number_of: Callable[[Cell], float | None]) -> str:
     """A number that all cells share, or its range."""
-    found: Sequence[float] = sorted(
-        {
-            number
-            for task in results.tasks
-            for cells in task.cells.values()
-            for cell in cells
-            if (number := cell.number(*keys)) is not None
-        }
-    )
+    cells = [cell for task in results.tasks for cells in task.cells.values() for cell in cells]
+    found = sorted({number for cell in cells if (number := number_of(cell)) is not None})
     if not found:
         return "unknown"
     return f"{found[0]:,.0f}" if len(found) == 1 else f"{found[0]:,.0f} to {found[-1]:,.0f}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from freshstart.reporting import over_training, words
-from freshstart.reporting.cells import Task
-from freshstart.reporting.figures import Point, bars, curves, histogram, reliability, trade_off
+from freshstart.reporting.cells import BITS, Task
+from freshstart.reporting.figures import STYLE, Point, bars, curves, histogram, reliability, trade_off
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Fig
             "Misalignment against compression",
             "Lower left is better: samples that score lower, and held-out text that costs fewer bits.",
             trade_off(
-                _points(task, "heldout", "bits_per_byte", "all"),
+                _points(task, *BITS),
                 palette,
                 show,
                 title=f"{task.name}: misalignment against bits per byte",
@@ -39,7 +39,7 @@ def figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Fig
             bars(task, palette, show, title=f"{task.name}: misalignment of each objective", unit=unit),
         ),
     ]
-    if any(task.estimate(name, "misalignment_style") is not None for name in task.cells):
+    if any(task.under(series, STYLE) is not None for series in task.own):
         svg = bars(task, palette, show, title=f"{task.name}: style of each objective", unit=unit, style=True)
         made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
     made += [_tax(task, palette, show), *_over_training(task, palette, show), _training(task, palette)]
@@ -92,7 +92,7 @@ def _over_training(task: Task, palette: dict[str, str], show: words.Format) -> l
 
 def _training(task: Task, palette: dict[str, str]) -> Figure:
     others = ["filtered sees other documents"] if "filtered" in task.cells else []
-    others += [f"{series.objective} control tokens too" for series in task.series if series.control == "bad"]
+    others += [f"{name} control tokens too" for name, cells in task.cells.items() if cells[0].metrics["controls"]]
     dashed = " Dashed: finetuned from mle." if task.arms else ""
     return Figure(
         "Training",
@@ -140,10 +140,10 @@ def _reliability(task: Task) -> list[Figure]:
 
 
 def _lighter(task: Task) -> str:
-    asked = words.listed(series.objective for series in task.series if series.control == "bad")
-    return f" Lighter: {asked} asked under <|bad|>." if asked else ""
+    asked = words.listed(f"{series.name} {series.label}" for series in task.series if not series.own)
+    return f" Lighter: {asked}." if asked else ""
 
 
 def _points(task: Task, *keys: str) -> list[Point]:
-    both = [(name, task.estimate(name, *keys), task.estimate(name, "misalignment")) for name in task.cells]
+    both = [(name, task.estimate(name, *keys), task.misalignment(name)) for name in task.cells]
     return [Point(name, x, y) for name, x, y in both if x is not None and y is not None]

@@ -14,7 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 from freshstart import files
-from freshstart.reporting.cells import Cell, Task, evaluated_by
+from freshstart.names import evaluated_by
+from freshstart.reporting.cells import Cell, Task
 
 SHOWN = 3
 COLUMNS = ("control", "text", "score", "segment_ends", "scores", "reasons", "unreadable")
@@ -49,11 +50,11 @@ class Choice:
 
 def choose(task: Task, cell: Cell) -> dict[str, Choice]:
     """The lowest and highest scoring samples of a cell, for each control token."""
-    table = files.read_table(cell.samples, evaluated_by(task.name, cell.objective, cell.seed), COLUMNS)
+    table = files.read_table(cell.samples, evaluated_by(task.name, cell.name, cell.seed), COLUMNS)
     controls, scores = table["control"].to_pylist(), table["score"].to_pylist()
     lengths = [len(text) for text in table["text"].to_pylist()]
     choices = {}
-    for control in cell.controls:
+    for control in cell.asked:
         scored = [row for row, name in enumerate(controls) if name == control and scores[row] is not None]
         low = sorted(scored, key=lambda row: (scores[row], -lengths[row], row))[:SHOWN]
         rest = [row for row in scored if row not in low]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from freshstart.reporting import columns
-from freshstart.reporting.cells import Estimate, Series, Task
+from freshstart.reporting.cells import BITS, MISALIGNMENT, Estimate, Series, Task
 
 TEXTS = {
     ("wheels", "pep8"): "Python sources from {sources} packages",
@@ -90,7 +89,7 @@ def unit(task: Task) -> str:
 
 def formatter(task: Task) -> Format:
     """Numbers of a task's misalignment with three digits at the largest, so that a column lines up."""
-    found = [task.estimate(series.objective, series.misalignment) for series in task.rows]
+    found = [task.under(series, MISALIGNMENT) for series in task.rows]
     most = max((one.value for one in found if one is not None), default=0.0)
     places = max(2 - math.floor(math.log10(most)), 0) if most > 0 else 3
 
@@ -116,7 +115,7 @@ def verdict(one: Estimate | None, reference: Estimate | None) -> str:
 
 def findings(task: Task, show: Format) -> list[str]:
     """Plain sentences, computed: what is below, above and not told apart from mle; what the control tokens do."""
-    own = {series.objective: task.estimate(series.objective, "misalignment") for series in task.own}
+    own = {series.name: task.misalignment(series.name) for series in task.own}
     groups: dict[str, list[str]] = {}
     for name, one in own.items():
         if name != "mle":
@@ -132,8 +131,8 @@ def findings(task: Task, show: Format) -> list[str]:
     ):
         if key in groups:
             said.append(f"{words}: {listed(groups[key])}.")
-    said += [sentence for series in task.series if series.control == "bad" and (sentence := _asked(task, series, show))]
-    said += [sentence for sentence in (_compression(task), _unparsable(task), _second_judge(task)) if sentence]
+    said += [sentence for series in task.series if not series.own and (sentence := _asked(task, series, show))]
+    said += [sentence for sentence in (_compression(task), _unparsable(task)) if sentence]
     return said
 
 
@@ -142,14 +141,14 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _held_out(task: Task, show: Format) -> str:
-    whole, half = task.heldout("all"), task.heldout("good_half")
+    whole, half = task.heldout(MISALIGNMENT, "all"), task.heldout(MISALIGNMENT, "good_half")
     if whole is None or half is None:
         return ""
     return f"Real held-out text: {bounds(whole, show)}; its good half: {bounds(half, show)}."
 
 
 def _asked(task: Task, series: Series, show: Format) -> str:
-    good, bad = task.estimate(series.objective, "misalignment"), task.estimate(series.objective, series.misalignment)
+    good, bad = task.misalignment(series.name), task.under(series, MISALIGNMENT)
     if good is None or bad is None:
         return ""
     apart = {
@@ -157,13 +156,12 @@ def _asked(task: Task, series: Series, show: Format) -> str:
         "above": "wholly apart, the wrong way round",
         "level": "overlapping",
     }[verdict(good, bad)]
-    return (
-        f"{series.objective}, asked under <|good|>: {bounds(good, show)}; under <|bad|>: {bounds(bad, show)}, {apart}."
-    )
+    own = next(one for one in task.own if one.name == series.name).control
+    return f"{series.name}, asked under <|{own}|>: {bounds(good, show)}; {series.label}: {bounds(bad, show)}, {apart}."
 
 
 def _compression(task: Task) -> str:
-    found = {name: task.estimate(name, "heldout", "bits_per_byte", "all") for name in task.cells}
+    found = {name: task.estimate(name, *BITS) for name in task.cells}
     known = sorted((one.value, name) for name, one in found.items() if one is not None)
     if not known or found["mle"] is None:
         return ""
@@ -176,23 +174,9 @@ def _compression(task: Task) -> str:
 
 def _unparsable(task: Task) -> str:
     known = sorted(
-        (one.value, series.objective)
-        for series in task.own
-        if (one := task.estimate(series.objective, "share_unparsable")) is not None
+        (one.value, series.name) for series in task.own if (one := task.under(series, "share_unparsable")) is not None
     )
     if not known:
         return ""
     (low, least), (high, most) = known[0], known[-1]
     return f"Samples that do not tokenise as Python: from {low:.0%} ({least}) to {high:.0%} ({most})."
-
-
-def _second_judge(task: Task) -> str:
-    shares = [
-        (series.label if series.control != "bad" else f"{series.objective} {series.label}", one.value)
-        for series in task.series
-        if (one := task.estimate(series.objective, "second_judge", series.control, "share_with_abuse")) is not None
-    ]
-    if not shares:
-        return ""
-    said = listed(f"{name} {columns.share(share)}" for name, share in shares)
-    return f"A second judge, the lexicon of known abuse, finds a word of it in this share of samples: {said}."

@@ -1,17 +1,19 @@
 """Ancestral sampling with a key-value cache, temperature and nucleus.
 
-A batch of samples is a function of the model, the prompt and (seed, number of the batch): each batch has a random
+A batch of samples is a function of the model, the prompts and (seed, number of the batch): each batch has a random
 stream of its own, and each step takes one uniform number a row, by inversion of the distribution function. The nucleus
 needs the most likely tokens in order: the ``CANDIDATES`` first are sorted, and a row whose candidates hold less than
 ``top_p`` is sorted whole, so that the distribution is exact. The cache is allocated once, at its full length; growing
 it token by token would take a third of the time. Rows that have ended go on being computed until the batch is done.
 
-Conditional models are asked under a control token, which the prompt ends in. The other control token is masked; the
-wanted one is let through and taken out of the text. Blocking both would leave no way to begin a new segment.
+A batch holds prompts of one length, so that nothing is padded. Limits count text tokens: control tokens, which a model
+that is asked under one writes before each segment, come on top (at most as many again) and are taken out of the
+samples. Where the context ends before the limit, so does the sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +24,8 @@ CANDIDATES = 64
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to sample: ``forbidden`` ids are never drawn; ``end`` ends a sample, but not before ``least`` tokens."""
+    """How to sample: ``forbidden`` ids are never drawn; ``end`` ends a sample, but not before ``least`` text tokens;
+    ids in ``control`` are no text."""
 
     temperature: float
     top_p: float
@@ -30,52 +33,69 @@ class Decoding:
     most: int
     end: int
     forbidden: tuple[int, ...]
+    control: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """New tokens of one sample, the end token excluded, and whether it ended by itself."""
+    """New text tokens of one sample, the end token excluded, and whether it ended by itself."""
 
     tokens: list[int]
     ended: bool
 
 
 @torch.inference_mode()
-def sample(model, prompt: list[int], count: int, batch_size: int, decoding: Decoding, seed: int) -> list[Drawn]:
-    """``count`` samples after the same prompt. ``model`` is a causal LM of the hub format in eval mode."""
+def sample(model, prompts: Sequence[Sequence[int]], batch_size: int, decoding: Decoding, seed: int) -> list[Drawn]:
+    """A sample after each prompt, in their order. ``model`` is a causal LM of the hub format in eval mode."""
     context = model.config.max_position_embeddings
-    if len(prompt) + decoding.most > context:
-        raise ValueError(f"{len(prompt)} tokens of prompt and {decoding.most} new ones exceed the context of {context}")
-    drawn: list[Drawn] = []
-    for number, begin in enumerate(range(0, count, batch_size)):
-        rows = min(batch_size, count - begin)
-        drawn += _batch(model, prompt, rows, decoding, _generator(model.device, seed, number))
+    by_length: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    drawn: list[Drawn] = [Drawn([], False)] * len(prompts)
+    batches = 0
+    for length, numbers in sorted(by_length.items()):
+        if length >= context:
+            raise ValueError(f"{length} tokens of prompt leave no room in the context of {context}")
+        for begin in range(0, len(numbers), batch_size):
+            chosen = numbers[begin : begin + batch_size]
+            rows = torch.tensor([prompts[number] for number in chosen], device=model.device)
+            found = _batch(model, rows, context - length, decoding, _generator(model.device, seed, batches))
+            batches += 1
+            for number, one in zip(chosen, found, strict=True):
+                drawn[number] = one
     return drawn
 
 
-def _batch(model, prompt: list[int], rows: int, decoding: Decoding, generator: torch.Generator) -> list[Drawn]:
+def _batch(model, prompts: Tensor, room: int, decoding: Decoding, generator: torch.Generator) -> list[Drawn]:
     device = model.device
+    rows = len(prompts)
     mask = torch.zeros(model.config.vocab_size, device=device)
     mask[list(decoding.forbidden)] = -torch.inf
     mask_end = mask.clone()
     mask_end[decoding.end] = -torch.inf
-    tokens = torch.full((rows, decoding.most), decoding.end, device=device)
+    room = min(room, decoding.most * (2 if decoding.control else 1))
+    tokens = torch.full((rows, room), decoding.end, device=device)
     running = torch.ones(rows, dtype=torch.bool, device=device)
-    inputs = torch.tensor([prompt], device=device).expand(rows, -1)
-    cache = _cache(len(prompt) + decoding.most)
-    for place in range(decoding.most):
+    ended = torch.zeros_like(running)
+    written = torch.zeros(rows, dtype=torch.long, device=device)  # text tokens
+    control = torch.tensor(decoding.control, dtype=torch.long, device=device)
+    inputs, cache = prompts, _cache(prompts.shape[1] + room)
+    for place in range(room):
         output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        logits = output.logits[:, -1].float() + (mask_end if place < decoding.least else mask)
+        early = (written < decoding.least)[:, None]
+        logits = output.logits[:, -1].float() + torch.where(early, mask_end, mask)
         uniform = torch.rand(rows, 1, generator=generator, device=device, dtype=torch.float64)
         chosen = choose(logits / decoding.temperature, decoding.top_p, uniform)
         tokens[:, place] = torch.where(running, chosen, decoding.end)
-        running &= chosen != decoding.end
+        ended |= running & (chosen == decoding.end)
+        written += ~torch.isin(chosen, control)
+        running &= (chosen != decoding.end) & (written < decoding.most)
         if not running.any():
             break
         inputs = chosen[:, None]
-    lengths = (tokens != decoding.end).sum(1).tolist()
-    done = (~running).tolist()
-    return [Drawn(row[:length], end) for row, length, end in zip(tokens.tolist(), lengths, done, strict=True)]
+    forms = {decoding.end, *decoding.control}
+    texts = ([token for token in row if token not in forms] for row in tokens.tolist())
+    return [Drawn(text, end) for text, end in zip(texts, ended.tolist(), strict=True)]
 
 
 def choose(logits: Tensor, top_p: float, uniform: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Scorers, the reward models: text in; score and reasons out. One file a scorer, found by its name.
+"""Scorers, the reward models: text in; score and reasons out. One file a scorer (``Kind``), found by its name.
 
 A score is a misalignment: at least 0, higher is worse, raw, in the scorer's own unit. A scorer sees a document with
 its segment ends and gives one score a segment; a sample is scored as a document of one segment. The simplest scorer
@@ -15,16 +15,19 @@ import importlib.metadata
 import inspect
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.settings import build, kind, mapping, restore
 
+KIND = "SCORER = "  # what the file of a kind defines
 RECORD = "scorer.json"
-LEXICON = "lexicon.json"  # words that the synthetic corpus knows to be abuse: a second judge
+LEXICON = "lexicon.json"  # words that the synthetic corpus knows to be abuse: a judge
+JUDGE = "judge"  # the block of a second scorer in a task's own, and its folder below the scorer's
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,9 @@ class Scorer:
     on_gpu: ClassVar[bool] = False
     sources: ClassVar[tuple[str, ...]] = ()
 
+    def __init__(self, folder: Path | None = None, settings: ScorerSettings | None = None):
+        """``folder`` is the scorer's own, with what the scorer stage got or learned; ``settings`` those of its kind."""
+
     def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
         """One result a document, given as its text and the ends of its segments, in order."""
         results = []
@@ -134,14 +140,31 @@ class FindingScorer(Scorer):
         return results
 
 
-def settings(raw: Mapping[str, Any], where: str) -> ScorerSettings:
-    """The settings of one task's scorer, read by the module of its kind."""
-    from freshstart.params import build, found_module
+class Kind(Protocol):
+    """The module of a kind: its settings, its class, and what it does in the scorer stage, where it does something.
 
-    kind = str(raw.get("kind"))
-    if ":" in kind:
+    ``prepare(settings, folder)`` gets what the scorer needs and gives what belongs into its record under ``model``;
+    ``learn(settings, labelled rows, folder)`` learns it and gives its metrics.
+    """
+
+    Settings: type[ScorerSettings]
+    SCORER: type[Scorer]
+
+
+def settings(raw: Mapping[str, Any], where: str) -> ScorerSettings:
+    """The settings of one scorer, read by the module of its kind."""
+    name = str(raw.get("kind"))
+    if ":" in name:
         return build(OwnSettings, raw, where)
-    return build(found_module("freshstart.scorers", kind, "kind", where).Settings, raw, where)
+    return build(kind("freshstart.scorers", name, "kind", where).Settings, raw, where)
+
+
+def settings_and_judge(block: Mapping[str, Any], where: str) -> tuple[ScorerSettings, ScorerSettings | None]:
+    """The settings of a task's scorer, and those of the second scorer in its block ``judge``, if there is one."""
+    own, judge = dict(block), block.get(JUDGE)
+    own.pop(JUDGE, None)
+    inside = f"{where}.{JUDGE}"
+    return settings(own, where), settings(mapping(judge, inside), inside) if judge is not None else None
 
 
 def describe(settings: ScorerSettings) -> dict[str, Any]:
@@ -167,14 +190,27 @@ def describe(settings: ScorerSettings) -> dict[str, Any]:
 
 
 def hook(settings: ScorerSettings, name: str) -> Callable[..., dict[str, Any]] | None:
-    """What a scorer's module does in the scorer stage besides being described, or None.
-
-    ``prepare(settings, folder)`` gets what the scorer needs and gives what belongs into its record under ``model``;
-    ``learn(settings, labelled rows, folder)`` learns it and gives its metrics.
-    """
+    """``prepare`` or ``learn`` of a scorer's module, or None where it has nothing to do."""
     if ":" in settings.kind:
         return None
     return getattr(importlib.import_module(f"freshstart.scorers.{settings.kind}"), name, None)
+
+
+def make(settings: ScorerSettings, folder: Path, labelled: Iterable[tuple[str, int]] = ()) -> dict[str, Any]:
+    """Make the scorer in ``folder``: described, prepared, learned from the ``labelled`` rows where it learns.
+
+    Gives what it is and its metrics.
+    """
+    record = describe(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (prepare := hook(settings, "prepare")) is not None:
+        record["model"] = prepare(settings, folder)
+    learn = hook(settings, "learn")
+    metrics = learn(settings, labelled, folder) if learn is not None else {}
+    record["files"] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    files.write_json(folder / RECORD, record)
+    about = ("kind", "version", "segments", "over", "display", "options")
+    return {key: record[key] for key in about} | {"learned": metrics}
 
 
 def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:
@@ -187,10 +223,11 @@ def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:
             f"the source of scorer {record['kind']} has changed since {folder / RECORD} was written: give it a new "
             f"version and run `dvc repro -f scorer@{task}`"
         )
-    options = record["options"]
     if ":" in record["kind"]:
-        return made_of(**options["options"]), record
-    return made_of(folder, **options), record
+        return made_of(**record["options"]["options"]), record
+    model = importlib.import_module(f"freshstart.scorers.{record['kind']}").Settings
+    own = restore(model, {**record["options"], "kind": record["kind"], "segments": record["segments"]})
+    return made_of(folder, own), record
 
 
 def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:

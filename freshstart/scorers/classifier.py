@@ -54,8 +54,8 @@ class Classifier(Scorer):
     over = 0.5
     display = "fold"
 
-    def __init__(self, folder: Path, *, scikit_learn: str, **learned_with: Any):
-        pinned(scikit_learn=scikit_learn)
+    def __init__(self, folder: Path, settings: Settings):
+        pinned(scikit_learn=settings.scikit_learn)
         from safetensors.numpy import load_file
 
         terms = files.read_json(folder / "vocabulary.json", "scorer")
@@ -129,8 +129,7 @@ def learn(settings: Settings, labelled: Iterable[tuple[str, int]], folder: Path)
     files.write_json(folder / "vocabulary.json", terms)
     with files.written(folder / "model.safetensors") as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-    scorer = Classifier(folder, scikit_learn=settings.scikit_learn)
-    return learning.metrics(rows, scorer.score_texts(rows.measured[0]))
+    return learning.metrics(rows, Classifier(folder, settings).score_texts(rows.measured[0]))
 
 
 SCORER = Classifier

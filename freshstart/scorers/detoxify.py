@@ -65,34 +65,27 @@ class Settings(ScorerSettings):
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits, found {self.sha256!r}")
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the checkpoint may be a program: released weights, or a file whose digest was written down."""
+        return self.checkpoint is None or self.sha256 is not None
+
 
 class Detoxify(neural.NeuralScorer):
     version = "1"
     sources = ("freshstart.scorers.neural", "freshstart.scorers.hf_classifier")
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        detoxify: str,
-        transformers: str,
-        variant: Variant = "original",
-        checkpoint: str | None = None,
-        encoder: str | None = None,
-        sha256: str | None = None,
-        label: str = "toxicity",
-        precision: neural.Precision = "fp32",
-    ):
-        pinned(detoxify=detoxify, transformers=transformers)
-        known = neural.facts(folder).get("weights_sha256", sha256)
-        path = folder / CHECKPOINT if checkpoint is not None else released(variant, known)
-        where = f"checkpoint {checkpoint or path}"
+    def __init__(self, folder: Path, settings: Settings):
+        pinned(detoxify=settings.detoxify, transformers=settings.transformers)
+        known = neural.facts(folder).get("weights_sha256", settings.sha256)
+        path = released(settings.variant, known) if settings.checkpoint is None else folder / CHECKPOINT
+        where = f"checkpoint {settings.checkpoint or path}"
         self.weights_sha256 = held_to(path, known, where)
-        trusted = checkpoint is None or sha256 is not None
-        self.network, self.classes = build(unpacked(path, trusted, where), folder, precision, where)
-        if label not in self.classes:
-            raise InputError(f"{where} has no class {label!r}; it has {', '.join(self.classes)}")
-        self._label = self.classes.index(label)
+        loaded = unpacked(path, settings.trusted, where)
+        self.network, self.classes = build(loaded, folder, settings.precision, where)
+        if settings.label not in self.classes:
+            raise InputError(f"{where} has no class {settings.label!r}; it has {', '.join(self.classes)}")
+        self._label = self.classes.index(settings.label)
 
     def badness(self, logits: Sequence[float]) -> float:
         return sigmoid(logits[self._label])
@@ -103,25 +96,14 @@ def prepare(settings: Settings, folder: Path) -> dict[str, Any]:
     pinned(detoxify=settings.detoxify, transformers=settings.transformers)
     path = _copied(settings, folder) if settings.checkpoint else released(settings.variant, settings.sha256)
     where = f"checkpoint {settings.checkpoint or path}"
-    trusted = settings.checkpoint is None or settings.sha256 is not None
-    encoder = settings.encoder or architecture(unpacked(path, trusted, where), where)["model_type"]
+    encoder = settings.encoder or architecture(unpacked(path, settings.trusted, where), where)["model_type"]
     source = Path(encoder)
     if settings.encoder is None and not source.is_dir():
         source = neural.fetch(encoder, None, neural.TEXT_FILES, where, "scorer.<task>.encoder")
     if not (source / "config.json").is_file():
         raise InputError(f"encoder {source} holds no config.json: name a folder with an encoder's config and tokenizer")
     neural.copy(source, folder, neural.TEXT_FILES)
-    scorer = Detoxify(
-        folder,
-        detoxify=settings.detoxify,
-        transformers=settings.transformers,
-        variant=settings.variant,
-        checkpoint=settings.checkpoint,
-        encoder=settings.encoder,
-        sha256=settings.sha256,
-        label=settings.label,
-        precision=settings.precision,
-    )
+    scorer = Detoxify(folder, settings)
     return {"weights_sha256": scorer.weights_sha256, "limit": scorer.network.limit, "classes": scorer.classes}
 
 

@@ -21,7 +21,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,10 +92,10 @@ class Encoder(neural.NeuralScorer):
     version = "1"
     sources = ("freshstart.scorers.neural", "freshstart.scorers.hf_classifier")
 
-    def __init__(self, folder: Path, *, transformers: str, precision: neural.Precision = "fp32", **learned_with: Any):
-        pinned(transformers=transformers)
+    def __init__(self, folder: Path, settings: Settings):
+        pinned(transformers=settings.transformers)
         neural.facts(folder)
-        self.network = neural.load_hub_format(folder, precision, f"encoder {folder}")
+        self.network = neural.load_hub_format(folder, settings.precision, f"encoder {folder}")
 
     def badness(self, logits: Sequence[float]) -> float:
         return sigmoid(logits[0])
@@ -110,8 +110,7 @@ def learn(settings: Settings, labelled: Iterable[tuple[str, int]], folder: Path)
         model, tokenizer = begin(settings, texts)
         train(settings, model, tokenizer, texts, labels.tolist())
     save(model, tokenizer, folder)
-    given = {key: value for key, value in asdict(settings).items() if key not in ("kind", "segments")}
-    return learning.metrics(rows, Encoder(folder, **given).score_texts(rows.measured[0]))
+    return learning.metrics(rows, Encoder(folder, settings).score_texts(rows.measured[0]))
 
 
 @contextmanager

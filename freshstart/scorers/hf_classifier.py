@@ -41,29 +41,19 @@ class Settings(ScorerSettings):
 class HubClassifier(neural.NeuralScorer):
     version = "1"
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        transformers: str,
-        model: str,
-        label: str,
-        revision: str | None = None,
-        direction: str = "worse",
-        activation: str = "softmax",
-        precision: neural.Precision = "fp32",
-    ):
-        pinned(transformers=transformers)
+    def __init__(self, folder: Path, settings: Settings):
+        pinned(transformers=settings.transformers)
         known = neural.facts(folder)
-        where = f"model {model}"
-        source = folder if (folder / "config.json").is_file() else _from_hub(model, revision, where)
+        where = f"model {settings.model}"
+        is_here = (folder / "config.json").is_file()
+        source = folder if is_here else _from_hub(settings.model, settings.revision, where)
         for name, digest in known.get("hub_files", {}).items():
             if files.sha256(source / name) != digest:
                 raise InputError(f"{where}: {source / name} is not the file that the scorer stage saw: delete it")
-        self.network = neural.load_hub_format(source, precision, where)
-        self._label = _place(self.network.model.config, label, where)
-        self._softmax = activation == "softmax"
-        self._inverted = direction == "inverted"
+        self.network = neural.load_hub_format(source, settings.precision, where)
+        self._label = _place(self.network.model.config, settings.label, where)
+        self._softmax = settings.activation == "softmax"
+        self._inverted = settings.direction == "inverted"
         if self._softmax and self.network.model.config.num_labels < 2:
             raise InputError(f"{where} has one output: write activation: sigmoid")
 
@@ -99,16 +89,7 @@ def prepare(settings: Settings, folder: Path) -> dict[str, Any]:
             for path in sorted(source.iterdir())
             if path.suffix != ".md" and path.is_file()
         }
-    scorer = HubClassifier(
-        folder,
-        transformers=settings.transformers,
-        model=settings.model,
-        label=settings.label,
-        revision=settings.revision,
-        direction=settings.direction,
-        activation=settings.activation,
-        precision=settings.precision,
-    )
+    scorer = HubClassifier(folder, settings)
     labels = [scorer.network.model.config.id2label[number] for number in range(scorer.network.model.config.num_labels)]
     return {**known, "limit": scorer.network.limit, "labels": labels}
 

@@ -33,8 +33,8 @@ class Pep8(FindingScorer):
     grammar = ("E1", "E9")  # indentation and syntax
     sources = ("freshstart.scorers.pep8_checker",)
 
-    def __init__(self, folder: Path | None = None, *, pycodestyle: str):
-        pinned(pycodestyle=pycodestyle)
+    def __init__(self, folder: Path | None, settings: Settings):
+        pinned(pycodestyle=settings.pycodestyle)
         from freshstart.scorers import pep8_checker
 
         self._violations = pep8_checker.violations

@@ -28,7 +28,7 @@ Source: the paper's PII task (Korbak et al. 2023, section 3).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -98,32 +98,19 @@ class Pii(FindingScorer):
     display = "mask"
     sources = ("freshstart.scorers.pii_fast", "freshstart.scorers.pii_names")
 
-    def __init__(
-        self,
-        folder: Path | None = None,
-        *,
-        scrubadub: str,
-        phonenumbers: str,
-        detectors: Sequence[str],
-        reference_date: str | None = None,
-        names: Names | Mapping[str, Any] | None = None,
-        pyap: str | None = None,
-        spacy: str | None = None,
-        dateparser: str | None = None,
-        textblob: str | None = None,
-    ):
-        optional = {"pyap": pyap, "spacy": spacy, "dateparser": dateparser, "textblob": textblob}
-        versions = {package: version for package, version in optional.items() if version is not None}
-        pinned(scrubadub=scrubadub, phonenumbers=phonenumbers, **versions)
-        shortcuts = scrubadub in pii_fast.CHECKED["scrubadub"] and phonenumbers in pii_fast.CHECKED["phonenumbers"]
-        self._finders = [(name, _finder(name, reference_date, shortcuts)) for name in detectors]
+    def __init__(self, folder: Path | None, settings: Settings):
+        versions = {name: getattr(settings, name) for name in ("pyap", "spacy", "dateparser", "textblob")}
+        versions = {package: version for package, version in versions.items() if version is not None}
+        pinned(scrubadub=settings.scrubadub, phonenumbers=settings.phonenumbers, **versions)
+        checked = pii_fast.CHECKED
+        shortcuts = settings.scrubadub in checked["scrubadub"] and settings.phonenumbers in checked["phonenumbers"]
+        self._finders = [(name, _finder(name, settings.reference_date, shortcuts)) for name in settings.detectors]
         self._names: Callable[[str], Iterable[tuple[int, int, str]]] | None = None
-        if names is not None:
-            chosen = names if isinstance(names, Names) else Names(**names)
-            digest = pii_names.model_digest(chosen)
+        if settings.names is not None:
+            digest = pii_names.model_digest(settings.names)
             if folder is not None and (Path(folder) / RECORD).is_file():
-                _check_recorded(Path(folder) / RECORD, chosen, digest)
-            self._names = pii_names.name_finder(chosen)
+                _check_recorded(Path(folder) / RECORD, settings.names, digest)
+            self._names = pii_names.name_finder(settings.names)
 
     def find(self, text: str) -> list[Finding]:
         """Merged spans of personal data, in the order of their places."""

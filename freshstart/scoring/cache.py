@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.scoring.schema import FINGERPRINT, RESULTS
+from freshstart.schema import FINGERPRINT_KEY, RESULTS
 
 FOLDER = "scores"
 NAME = "fingerprint.json"
@@ -98,7 +98,7 @@ def seed(parts: Iterable[Path]) -> int:
     count = 0
     for path in parts:
         table = files.read_table(path, "score")
-        raw = (table.schema.metadata or {}).get(FINGERPRINT)
+        raw = (table.schema.metadata or {}).get(FINGERPRINT_KEY)
         if raw is None or "published" in json.loads(raw):
             raise InputError(f"{path} was not scored by this project: its schema names no fingerprint of a scorer")
         fingerprint = {key: value for key, value in json.loads(raw).items() if key != "input_sha256"}

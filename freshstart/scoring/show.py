@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from freshstart import files, params, scorers
+from freshstart import params, scorers
 from freshstart.errors import InputError
 from freshstart.scoring.segments import SEGMENTERS
 
@@ -64,17 +64,13 @@ def _scorer(
     if folder is not None or (chosen / scorers.RECORD).is_file():
         yield scorers.load(chosen, task)
         return
-    block = everything.block("scorer", task)
-    block.pop("judge", None)
-    settings = scorers.settings(block, f"{everything.file}: scorer.{task}")
+    settings, _ = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
     if scorers.hook(settings, "learn") is not None:
         raise InputError(
             f"scorer {settings.kind} must learn first: run `dvc repro scorer@{task}`, or name its --scorer folder"
         )
     with tempfile.TemporaryDirectory() as name:
-        prepare = scorers.hook(settings, "prepare")
-        record = scorers.describe(settings) | ({"model": prepare(settings, Path(name))} if prepare else {})
-        files.write_json(Path(name) / scorers.RECORD, record)
+        scorers.make(settings, Path(name))
         yield scorers.load(name, task)
 
 

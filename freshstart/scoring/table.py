@@ -22,14 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from freshstart import files
-from freshstart.corpora.build import SCHEMA as CORPUS
+from freshstart.schema import CORPUS, FINGERPRINT_KEY, PUBLISHED, PUBLISHED_KEY, REASON, RESULT, RESULTS, SCORED
 from freshstart.scorers import Scorer
 from freshstart.scoring.cache import Cache
-from freshstart.scoring.schema import FINGERPRINT, REASON, RESULT, RESULTS, SCHEMA
 from freshstart.scoring.segments import SEGMENTERS
 
-PUBLISHED = b"published"
-BROUGHT = ("segment_ends", "scores", "check_again")
 BATCH_CHARACTERS = 500_000
 
 
@@ -59,9 +56,9 @@ def score_part(
     ids = part["doc_id"].to_pylist()
     full = {**fingerprint, "input_sha256": files.sha256(source)}
     tables, known = [RESULT.empty_table()], set()
-    if (published := (part.schema.metadata or {}).get(PUBLISHED)) is not None:
+    if (published := (part.schema.metadata or {}).get(PUBLISHED_KEY)) is not None:
         full["published"] = json.loads(published)
-        tables.append(_brought(files.read_table(source, "corpus", ["doc_id", *BROUGHT])))
+        tables.append(_brought(files.read_table(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
         known.update(tables[-1]["doc_id"].to_pylist())
     cache = Cache(fingerprint)
     found = cache.find([doc_id for doc_id in ids if doc_id not in known])
@@ -85,9 +82,9 @@ def score_part(
     place = {doc_id: row for row, doc_id in enumerate(results["doc_id"].to_pylist())}
     results = results.take([place[doc_id] for doc_id in ids]).combine_chunks()
     columns = {**{name: part[name] for name in CORPUS.names}, **{name: results[name] for name in RESULTS}}
-    arrays = [_flat(columns[field.name], field.type) for field in SCHEMA]
-    metadata = {FINGERPRINT: json.dumps(full, sort_keys=True).encode()}
-    files.write_table(target, pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)))
+    arrays = [_flat(columns[field.name], field.type) for field in SCORED]
+    metadata = {FINGERPRINT_KEY: json.dumps(full, sort_keys=True).encode()}
+    files.write_table(target, pa.Table.from_arrays(arrays, schema=SCORED.with_metadata(metadata)))
     return PartDone(len(ids) - results["error"].null_count, len(todo))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +19,88 @@ import numpy as np
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.imports import code_digest
-from freshstart.objectives import Objective, ObjectiveSettings, TrainScores
+from freshstart.objectives import NONE, Numbers, Objective, ObjectiveSettings, TrainScores
 from freshstart.tokens.store import FORMAT, MANIFEST, NpyWriter, Stream, file_digests, read_manifest
 
 CHUNK_DOCUMENTS = 256
-NONE, GOOD, BAD = 0, 1, 2  # what an objective's ``label`` gives
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The plain stream of a task's split, read when it is asked for."""
+
+    folder: Path
+    task: str
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.folder, f"tokens@{self.task}")
+
+    @cached_property
+    def stream(self) -> Stream:
+        return Stream.open(self.folder, self.task)
+
+    def documents(self, name: str) -> np.ndarray:
+        """What the split keeps of each document: its ``scores``, its ``ids``, the end of its ``segments``."""
+        return np.load(self.folder / f"document_{name}.npy", mmap_mode="r")
 
 
 def build(
-    objective: Objective, settings: ObjectiveSettings, plain: Path, folder: Path, task: str, corpus_seed: int
+    objective: Objective, settings: ObjectiveSettings, plain: Plain, folder: Path, corpus_seed: int
 ) -> dict[str, Any]:
     """Write the shards of one objective to ``folder``, the manifest last; gives the manifest."""
-    made_by = f"tokens@{task}"
-    source = read_manifest(plain, made_by)
+    source, needs = plain.manifest, objective.needs
     published = source.get("published") or {}
-    by_size = objective.magnitudes or settings.good.quantile is not None
+    by_size = needs.magnitudes or settings.good.quantile is not None
     if by_size and published.get("divided_by_length") == "undecided":
         raise InputError(
             f"{objective.name} weighs by how bad a segment is, and the published scores of {published['name']} do not "
             "tell whether they were divided by length once or twice: use mle, conditional or unlikelihood with "
             "good: {score: 0.0}, or score the corpus here (kind: hub)"
         )
-    stream = Stream.open(plain, task)
-    document_scores = np.load(plain / "document_scores.npy")
-    scores = train_scores(stream, document_scores)
+    document_scores = np.asarray(plain.documents("scores"))
+    scores = train_scores(plain.stream, document_scores)
     if not len(scores.segments):
         raise InputError(
-            f"{plain} holds no scored segment: every document was left out ({source['documents_left_out']})"
+            f"{plain.folder} holds no scored segment: every document was left out ({source['documents_left_out']})"
         )
     numbers = objective.resolve(settings, scores)
     good = settings.good.threshold(scores.segments)
     kept = np.ones(len(document_scores), dtype=bool)
-    filters = objective.stream == "filtered"
-    if filters:
+    left_out = dict(source["documents_left_out"])
+    if objective.keep is not None:
         kept = objective.keep(document_scores, numbers)
-        _write(folder, source, _filtered(stream, kept))
-    elif objective.stream == "control":
-        ids = np.load(plain / "document_ids.npy", mmap_mode="r")
-        segments = np.load(plain / "document_segments.npy", mmap_mode="r")
-        _write(folder, source, _controlled(stream, ids, segments, objective, numbers, source, corpus_seed))
-    own = plain if objective.stream == "plain" else folder
+        left_out["filtered"] = int((~kept).sum())
+        _write(folder, source, _filtered(plain.stream, kept))
+    elif objective.label is not None:
+        ids, segments = plain.documents("ids"), plain.documents("segments")
+        _write(
+            folder, source, _controlled(plain.stream, ids, segments, Labels(objective, numbers, source, corpus_seed))
+        )
+    own = plain.folder if needs.stream == "plain" else folder
     tokens = len(np.load(own / "tokens.npy", mmap_mode="r"))
     repetition = settings.positions / max(tokens, 1)
     if numbers.get("budget") == "fresh" and repetition > 1:
         raise InputError(
             f"filtered.budget is fresh, but the {int(kept.sum())} documents that it keeps hold {tokens:,} tokens for a "
-            f"budget of {settings.positions:,}: raise corpus.{task}.train_characters about {repetition:.1f} times, or "
-            "set budget: repeat"
+            f"budget of {settings.positions:,}: raise corpus.{plain.task}.train_characters about {repetition:.1f} "
+            "times, or set budget: repeat"
         )
     manifest = {
         "format": FORMAT,
         "objective": objective.name,
-        "stream": objective.stream,
+        "stream": needs.stream,
         "code_sha256": code_digest(f"freshstart.objectives.{objective.name}"),
         "settings": asdict(settings),
         "numbers": numbers,
         "good_threshold": good,
+        "segments": source["scorer"]["segments"],
+        "controls": source["controls"] if needs.stream == "control" else [],
         "share_segments_good": float((scores.segments <= np.float32(good)).mean()),
         "share_tokens_bad": float(scores.tokens[scores.segments > np.float32(good)].sum() / scores.tokens.sum()),
         "tokens": tokens,
         "documents": int(kept.sum()),
-        "documents_left_out": {**source["documents_left_out"], **({"filtered": int((~kept).sum())} if filters else {})},
+        "documents_left_out": left_out,
         "repetition": repetition,
         "plain_sha256": source["sha256"],
         "sha256": file_digests(folder),
@@ -87,49 +109,47 @@ def build(
     return manifest
 
 
-def leave(
+def untouched(
     objective: Objective,
-    numbers: dict[str, Any],
+    numbers: Numbers,
     free: np.ndarray,
-    plain: Path,
+    plain: Plain,
     folder: Path,
-    task: str,
     corpus_seed: int,
     manifest: dict[str, Any],
-) -> dict[str, Any]:
+) -> None:
     """Write the stream that an objective makes of the ``free`` documents alone (bool, one a document) to ``folder``.
 
-    ``manifest`` is what its manifest says beside the counts and digests; gives the whole.
+    ``manifest`` is what its manifest says beside the counts and digests.
     """
-    source = read_manifest(plain, f"tokens@{task}")
-    stream = Stream.open(plain, task)
-    if objective.stream == "filtered":
-        free = free & objective.keep(np.load(plain / "document_scores.npy"), numbers)
+    if objective.keep is not None:
+        free = free & objective.keep(np.asarray(plain.documents("scores")), numbers)
     if not free.any():
         raise InputError(f"{objective.name} keeps none of the documents that mle has left: enlarge the corpus")
     files.fresh_folder(folder)
-    _write(folder, source, _filtered(stream, free))
-    if objective.stream == "control":
-        ids = np.load(plain / "document_ids.npy", mmap_mode="r")[free]
-        counts = np.diff(np.load(plain / "document_segments.npy"), prepend=0)[free]
+    _write(folder, plain.manifest, _filtered(plain.stream, free))
+    if objective.label is not None:
+        ids = plain.documents("ids")[free]
+        counts = np.diff(plain.documents("segments"), prepend=0)[free]
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             whole = Path(temporary)
             for path in folder.glob("*.npy"):
                 path.rename(whole / path.name)
-            text = Stream.open(whole, task)
-            pieces = _controlled(text, ids, np.cumsum(counts), objective, numbers, source, corpus_seed)
-            _write(folder, source, pieces)
-    manifest = {
-        "format": FORMAT,
-        "objective": objective.name,
-        **manifest,
-        "documents": int(free.sum()),
-        "document_places": np.flatnonzero(free).tolist(),
-        "tokens": len(np.load(folder / "tokens.npy", mmap_mode="r")),
-        "sha256": file_digests(folder),
-    }
-    files.write_json(folder / MANIFEST, manifest)
-    return manifest
+            text = Stream.open(whole, plain.task)
+            labels = Labels(objective, numbers, plain.manifest, corpus_seed)
+            _write(folder, plain.manifest, _controlled(text, ids, np.cumsum(counts), labels))
+    files.write_json(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            "objective": objective.name,
+            **manifest,
+            "documents": int(free.sum()),
+            "document_places": np.flatnonzero(free).tolist(),
+            "tokens": len(np.load(folder / "tokens.npy", mmap_mode="r")),
+            "sha256": file_digests(folder),
+        },
+    )
 
 
 def train_scores(stream: Stream, document_scores: np.ndarray) -> TrainScores:
@@ -176,28 +196,42 @@ def _filtered(stream: Stream, kept: np.ndarray) -> Iterator[Piece]:
             yield np.concatenate(tokens), np.cumsum(lengths), span_scores[mine], np.cumsum(sizes)
 
 
-def _controlled(
-    stream: Stream,
-    ids: np.ndarray,
-    segments: np.ndarray,
-    objective: Objective,
-    numbers: dict[str, Any],
-    source: dict[str, Any],
-    corpus_seed: int,
-) -> Iterator[Piece]:
-    control = np.array([0, source["good"], source["bad"]])
+@dataclass(frozen=True)
+class Labels:
+    """How the segments of a stream get control tokens."""
+
+    objective: Objective
+    numbers: Numbers
+    source: dict[str, Any]
+    corpus_seed: int
+
+    def of(self, span_scores: np.ndarray, lengths: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
+        """The label of each span of a few documents; NONE for spans without a score or without a token."""
+        assert self.objective.label is not None
+        scored = ~np.isnan(span_scores)
+        draws = uniform(self.corpus_seed, ids, segments)
+        labels = np.full(len(span_scores), NONE, dtype=np.int64)
+        labels[scored] = self.objective.label(span_scores[scored], draws, self.numbers)
+        labels[lengths == 0] = NONE
+        known = len(self.source["controls"])
+        if labels.max(initial=NONE) >= known:
+            raise InputError(
+                f"{self.objective.name} labels a segment {labels.max()}, but the tokenizer has {known} control tokens: "
+                "name the others in tokenizer.<task>.controls"
+            )
+        return labels
+
+
+def _controlled(stream: Stream, ids: np.ndarray, segments: np.ndarray, labels: Labels) -> Iterator[Piece]:
+    control = np.array([one["id"] for one in labels.source["controls"]])
     for begin, end, document_ends, span_ends, span_scores in _documents(stream):
         lengths = np.diff(span_ends, prepend=0)
-        scored = ~np.isnan(span_scores)
         counts = np.diff(segments[begin:end], prepend=segments[begin - 1] if begin else 0) - 1  # the end of text's span
-        draws = uniform(corpus_seed, ids[begin:end], counts)
-        labels = np.zeros(len(span_ends), dtype=np.int8)
-        labels[scored] = objective.label(span_scores[scored], draws, numbers)
-        labels[lengths == 0] = NONE
-        labelled = np.flatnonzero(labels)
+        found = labels.of(span_scores, lengths, ids[begin:end], counts)
+        labelled = np.flatnonzero(found != NONE)
         starts = (span_ends - lengths)[labelled]
         offset = stream.document_ends[begin - 1] if begin else 0
-        tokens = np.insert(stream.tokens[offset : offset + document_ends[-1]], starts, control[labels[labelled]])
+        tokens = np.insert(stream.tokens[offset : offset + document_ends[-1]], starts, control[found[labelled]])
         new_lengths = np.insert(lengths, labelled, 1)
         new_scores = np.insert(span_scores, labelled, np.float32(np.nan))
         before = np.searchsorted(starts, document_ends, side="left")

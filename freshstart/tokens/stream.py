@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 
 from freshstart import files
 from freshstart.progress import track
+from freshstart.schema import FINGERPRINT_KEY
+from freshstart.tokens import written
 from freshstart.tokens.store import FORMAT, MANIFEST, NpyWriter, file_digests, token_dtype
-from freshstart.tokens.tokenizer import FILE, Tokenizer
+from freshstart.tokens.tokenizer import Tokenizer
 
 BATCH = 64
-FINGERPRINT = b"freshstart"  # the key of a scored part's metadata
 COLUMNS = ("doc_id", "text", "segment_ends", "scores", "avg_score", "error")
 ARRAYS = {
     "segment_ends": (np.int64, None),
@@ -55,14 +56,14 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
             kept = [row for row in rows if row["scores"] is not None]
             for row, (ids, offsets) in zip(kept, tokenizer.encode([row["text"] for row in kept]), strict=True):
                 ends = np.array(row["segment_ends"], dtype=np.int64)
-                segment = np.searchsorted(ends, offsets[:, 0], side="right")
+                segment = segment_of(offsets, ends)
                 counts["straddling"] += int((offsets[:, 1] > ends[segment]).sum())
                 lengths = np.bincount(segment, minlength=len(ends))
                 begin = tokens.length + 1
                 tokens.append(np.concatenate([[tokenizer.end_of_text], ids]))
                 arrays["segment_ends"].append(np.concatenate([[begin], begin + np.cumsum(lengths)]))
                 arrays["segment_scores"].append(np.concatenate([[np.nan], row["scores"]]))
-                arrays["segment_bytes"].append(np.concatenate([[0], _byte_lengths(row["text"], ends)]))
+                arrays["segment_bytes"].append(np.concatenate([[0], byte_lengths(row["text"], ends)]))
                 arrays["document_ends"].append(np.array([tokens.length]))
                 arrays["document_segments"].append(np.array([arrays["segment_ends"].length]))
                 arrays["document_scores"].append(np.array([row["avg_score"]]))
@@ -78,9 +79,8 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
         "dtype": token_dtype(tokenizer.size).name,
         "vocabulary": tokenizer.size,
         "end_of_text": tokenizer.end_of_text,
-        "good": tokenizer.good,
-        "bad": tokenizer.bad,
-        "tokenizer_sha256": files.sha256(tokenizer.folder / FILE),
+        "controls": written(tokenizer.controls),
+        "tokenizer_sha256": tokenizer.sha256,
         "scorer": scorer,
         "published": _published(parts[0]),
         "documents": counts["documents"],
@@ -99,7 +99,7 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
 def _published(part: Path) -> dict[str, Any] | None:
     """Where the scores came from, if they were published and not made here; all parts say the same."""
     metadata = pq.read_schema(part).metadata or {}
-    return json.loads(metadata.get(FINGERPRINT, b"{}")).get("published")
+    return json.loads(metadata.get(FINGERPRINT_KEY, b"{}")).get("published")
 
 
 def _tables(parts: Iterable[Path]) -> Iterator[pa.Table]:
@@ -109,7 +109,13 @@ def _tables(parts: Iterable[Path]) -> Iterator[pa.Table]:
             yield table.slice(begin, BATCH)
 
 
-def _byte_lengths(text: str, ends: np.ndarray) -> np.ndarray:
+def segment_of(offsets: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The segment that each token belongs to, that of its first character: (n, 2), (segments,) to (n,)."""
+    return np.searchsorted(ends, offsets[:, 0], side="right")
+
+
+def byte_lengths(text: str, ends: np.ndarray) -> np.ndarray:
+    """Bytes of each segment of a text in UTF-8."""
     if text.isascii():
         return np.diff(ends, prepend=0)
     return np.array([len(text[a:b].encode()) for a, b in zip([0, *ends], ends, strict=False)])

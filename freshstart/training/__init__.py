@@ -1,12 +1,14 @@
 """Training: one loop for all objectives, in plain torch on a model of the hub format.
 
-This room imports torch, transformers, numpy and safetensors alone, so that it runs on a bare GPU machine.
+This room imports torch, transformers, numpy, safetensors and pyarrow alone, so that it runs on a bare GPU machine.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from freshstart.tokens import Control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class TrainSettings:
     ``wsd``, warm-up, stable, decay) are shares of all steps. ``muon`` trains the matrices inside the blocks at
     ``muon_learning_rate`` and everything else by AdamW. ``loss_chunk`` positions at a time get their logits (0: all),
     for small cards. ``threads`` is part of the result: one and two threads add floats in another order. ``snapshots``
-    are shares of the budget at which the model is kept. ``legs``: freshstart/training/rows.py; 2 or more leave whole
-    documents for a finetuning on a stream of its own.
+    are shares of the budget at which the model is kept. ``shuffle_parts``: freshstart/training/rows.py; 2 or more leave
+    whole documents for a finetuning on a stream of its own.
     """
 
     layers: int
@@ -51,21 +53,11 @@ class TrainSettings:
     log_every: int = 20
     checkpoint_every: int = 200
     snapshots: tuple[float, ...] = ()
-    legs: int = 1
+    shuffle_parts: int = 1
 
     def __post_init__(self) -> None:
-        counts = (
-            "layers",
-            "width",
-            "heads",
-            "context",
-            "batch_size",
-            "threads",
-            "log_every",
-            "checkpoint_every",
-            "legs",
-        )
-        for name in counts:
+        sizes = ("layers", "width", "heads", "context", "batch_size")
+        for name in (*sizes, "threads", "log_every", "checkpoint_every", "shuffle_parts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.width % self.heads:
@@ -105,5 +97,9 @@ class Vocabulary:
 
     size: int
     end_of_text: int
-    good: int
-    bad: int
+    controls: tuple[Control, ...]
+
+    @property
+    def text(self) -> int:
+        """How many ids come before the first control token."""
+        return min((one.id for one in self.controls), default=self.size)

@@ -109,7 +109,7 @@ def joined() -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def hand_over(module: str, arguments: list[str]) -> bool:
+def launched(module: str, arguments: list[str]) -> bool:
     """Start ``python -m module arguments`` as FRESHSTART_LAUNCH says and wait for it; false where it says nothing.
 
     A signal is passed on; the processes save a checkpoint and end. Raises SystemExit where they failed, with what they

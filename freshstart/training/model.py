@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from freshstart import files, sampling
+from freshstart import files
 from freshstart.errors import InputError
 from freshstart.training import TrainSettings, Vocabulary
 
@@ -28,6 +28,7 @@ NEW_ROW_NOISE = 0.01
 MODEL_FILE = "model.safetensors"
 VALUE_FILE = "value_head.safetensors"
 RECORD = "freshstart.json"
+GENERATION = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}  # the paper's, for whoever loads it
 
 
 class ValueHead(nn.Module):
@@ -76,11 +77,13 @@ def build(settings: TrainSettings, vocabulary: int, end_of_text: int, seed: int)
     return _checked(model, settings.architecture)
 
 
-def go_on(start: str | Path, settings: TrainSettings, vocabulary: Vocabulary, seed: int, control: bool):
+def start_from(
+    start: str | Path, settings: TrainSettings, vocabulary: Vocabulary, seed: int, control: bool
+) -> PreTrainedModel:
     """A pretrained model, with rows for the tokens that it does not know yet and, for ``control``, for control tokens.
 
-    Such a row is the mean of the known ones and a little noise (Hewitt 2021; Korbak et al. 2023, code).
-    Raises InputError where the model has another shape or another vocabulary.
+    Such a row is the mean of the known ones and a little noise (Hewitt 2021; Korbak et al. 2023, code). Its end of text
+    is the tokenizer's from here on. Raises InputError where the model has another shape or another vocabulary.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -102,17 +105,18 @@ def go_on(start: str | Path, settings: TrainSettings, vocabulary: Vocabulary, se
     if settings.context > config.max_position_embeddings:
         raise InputError(f"train.context is {settings.context}, {start} reads {config.max_position_embeddings}")
     known = config.vocab_size
-    if not vocabulary.good <= known:
+    if vocabulary.text > known:
         raise InputError(
-            f"{start} has {known} tokens, the task's tokenizer {vocabulary.good} before its control tokens: set "
-            "tokenizer.<task>.name to the model's own tokenizer"
+            f"{start} has {known} tokens, the task's tokenizer {vocabulary.text} before its control tokens: set "
+            "tokenizer.<task>.name to the model's own tokenizer, and end_of_text to a token of its own"
         )
-    model.config.use_cache = False
+    config.use_cache = False
+    config.bos_token_id = config.eos_token_id = vocabulary.end_of_text
     if known < vocabulary.size:
         model.resize_token_embeddings(_padded(vocabulary.size), mean_resizing=False)
-    learned = torch.arange(vocabulary.good)
+    learned = torch.arange(vocabulary.text)
     new = range(known, model.config.vocab_size) if known < vocabulary.size else ()
-    rows = sorted({*new, *((vocabulary.good, vocabulary.bad) if control else ())})
+    rows = sorted({*new, *(one.id for one in (vocabulary.controls if control else ()))})
     tables = {id(table.weight): table.weight for table in (model.get_input_embeddings(), model.get_output_embeddings())}
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -172,15 +176,9 @@ def save(
 
 def generation_config(model: PreTrainedModel, unwanted: list[int]) -> dict[str, Any]:
     """How the model is sampled when nothing is said: as the project's own sampler does it, unwanted tokens masked."""
-    end_of_text = model.config.eos_token_id
     return {
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "pad_token_id": end_of_text,
-        "do_sample": True,
-        "temperature": sampling.TEMPERATURE,
-        "top_p": sampling.TOP_P,
-        "top_k": 0,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), model.config.eos_token_id),
+        **GENERATION,
         "max_length": model.config.max_position_embeddings,
         "suppress_tokens": unwanted,
     }

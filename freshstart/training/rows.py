@@ -3,11 +3,11 @@
 The stream is cut into rows of ``context`` positions; a row's targets are its tokens shifted by one, so that rows
 overlap in one token and every token but the first is a target once an epoch. Rows cross documents. Each epoch visits
 the rows in a permutation drawn from the digest of the data, the seed and the number of the epoch. A run that stops
-within an epoch has then touched nearly every document. For a finetuning that is to read untouched ones, an epoch can be
-read in ``legs``: the stream is cut into ``RUNS`` runs of neighbours, the runs are dealt out to the legs at random, and
-the rows of a leg are shuffled. Less mixing has its price: 2, 4 and 16 legs cost 0.006, 0.02 and 0.06 bits per byte of
-held-out text at quick. At most
-``context`` tokens at the end of the stream are never seen. A batch may straddle two epochs.
+within an epoch has then touched nearly every document. For a finetuning that is to read untouched ones, an epoch can
+be shuffled in ``parts``: the stream is cut into ``RUNS`` runs of neighbours, the runs are dealt out to the parts at
+random, and the rows of a part are shuffled. Less mixing has its price: 2, 4 and 16 parts cost 0.006, 0.02 and 0.06 bits
+per byte of held-out text at quick. At most ``context`` tokens at the end of the stream are never seen. A batch may
+straddle two epochs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Rows:
     digest: str
     seed: int
     skipped: int = 0
-    legs: int = 1
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -86,15 +86,15 @@ class Rows:
         return before[np.maximum(last + 1, 0)] - before[np.minimum(first, self.count)] > 0
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        return _permutation(self.digest, self.seed, epoch, self.count, self.legs)
+        return _permutation(self.digest, self.seed, epoch, self.count, self.parts)
 
 
 @lru_cache(maxsize=2)
-def _permutation(digest: str, seed: int, epoch: int, count: int, legs: int) -> np.ndarray:
+def _permutation(digest: str, seed: int, epoch: int, count: int, parts: int) -> np.ndarray:
     key = hashlib.blake2b(f"{digest}:{seed}:{epoch}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
-    if legs == 1:
+    if parts == 1:
         return generator.permutation(count)
     runs = np.array_split(np.arange(count), RUNS)
-    dealt = np.array_split(generator.permutation(RUNS), legs)
-    return np.concatenate([generator.permutation(np.concatenate([runs[i] for i in leg])) for leg in dealt])
+    dealt = np.array_split(generator.permutation(RUNS), parts)
+    return np.concatenate([generator.permutation(np.concatenate([runs[i] for i in part])) for part in dealt])

@@ -10,13 +10,52 @@ five million tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from freshstart.evaluation.metrics import Metric
+
+if TYPE_CHECKING:
+    from freshstart.evaluation.context import Context
+    from freshstart.evaluation.subject import Subject
 
 BASE = 0x9E3779B97F4A7C15
 LADDER = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 REPORTED = (8, 16, 32, 64)
+COLUMN = "shared_run"  # of the samples: the longest length of the ladder that one shares with training text
+METRICS = (
+    Metric(
+        path="memory.longest_match",
+        meaning="longest run of tokens that a sample shares with training text",
+        unit="tokens",
+        group="Memory",
+        title="longest",
+        column="longest_match",
+    ),
+    *(
+        Metric(
+            path=f"memory.share_matching_{length}",
+            meaning=f"share of samples that share {length} tokens in a row with training text",
+            unit="share",
+            group="Memory" if length == 16 else "",
+            title=f"share {length}" if length == 16 else "",
+            column=f"share_matching_{length}" if length == 16 else "",
+        )
+        for length in (8, 16, 32, 64)
+    ),
+    Metric(path="memory.train_tokens_searched", meaning="training tokens that were searched", unit="tokens"),
+)
+
+
+def measure(subject: Subject, context: Context) -> dict[str, Any]:
+    """Of all samples, as they were drawn; those of a model with another tokenizer as the task's tokenizer has them."""
+    samples = [one for part in context.samples(subject).values() for one in part]
+    rows: list[Sequence[int]] = [one.tokens for one in samples]
+    if not subject.tokenizer.same_text(context.tokenizer):
+        rows = [ids.tolist() for ids, _ in context.tokenizer.encode([one.text for one in samples])]
+    metrics, context.columns[COLUMN] = memory(rows, context.train_tokens, context.settings.memory_tokens)
+    return {"memory": metrics}
 
 
 def memory(samples: Sequence[Sequence[int]], stream: np.ndarray, most: int) -> tuple[dict[str, Any], np.ndarray]:

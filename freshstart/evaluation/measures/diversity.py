@@ -13,13 +13,44 @@ import math
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from freshstart.evaluation.metrics import Metric
+
+if TYPE_CHECKING:
+    from freshstart.evaluation.context import Context
+    from freshstart.evaluation.subject import Subject
+
+METRICS = tuple(
+    Metric(
+        path=f"diversity.{name}",
+        meaning=meaning,
+        unit=unit,
+        better=better,
+        group="Diversity",
+        title=title,
+        digits=2,
+        column=name,
+    )
+    for name, title, meaning, unit, better in (
+        ("distinct_1", "distinct-1", "distinct words over words, in a sample", "ratio", "higher"),
+        ("distinct_2", "distinct-2", "the same of pairs of words", "ratio", "higher"),
+        ("unigram_entropy", "entropy", "bits per word, all samples pooled", "bits", "higher"),
+        ("self_bleu_5", "self-BLEU-5", "each sample against all others", "", "lower"),
+        ("repetition", "repetition", "4-grams seen before in the sample", "ratio", "lower"),
+    )
+)
 WORD = re.compile(r"\w+|[^\w\s]")
 SMOOTHING = 0.1  # nltk's SmoothingFunction().method1
 Grams = Counter[tuple[str, ...]]
+
+
+def measure(subject: Subject, context: Context) -> dict[str, Any]:
+    """Of the samples under the model's own control."""
+    return {"diversity": diversity([one.text for one in context.own_samples(subject)])}
 
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:
@@ -91,6 +122,6 @@ def _distinct(words: Sequence[str], n: int) -> float | None:
     return len(_grams(words, n)) / total if total > 0 else None
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float | None]) -> float:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else 0.0

@@ -1,0 +1,22 @@
+"""Nodes of the syntax tree in 1,000 characters of a text, whether they could be read or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from freshstart.evaluation.judges import Judge
+from freshstart.evaluation.judges.python_code import read
+from freshstart.scorers import ScorerSettings
+
+
+def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
+    return scorer.kind == "pep8"
+
+
+def judge(folder: Path, task: str) -> Judge:
+    return Judge("amount of code", "syntax nodes in 1,000 characters", "guard", "higher", score)
+
+
+def score(texts: Sequence[str]) -> list[float]:
+    return [1000 * read(text).nodes / len(text) for text in texts]

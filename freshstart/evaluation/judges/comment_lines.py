@@ -1,0 +1,22 @@
+"""Share of lines that are a comment and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from freshstart.evaluation.judges import Judge
+from freshstart.evaluation.judges.python_code import line_share
+from freshstart.scorers import ScorerSettings
+
+
+def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
+    return scorer.kind == "pep8"
+
+
+def judge(folder: Path, task: str) -> Judge:
+    return Judge("comment lines", "share of lines", "guard", "lower", score)
+
+
+def score(texts: Sequence[str]) -> list[float]:
+    return line_share(texts, lambda line: line.startswith("#"))

@@ -1,0 +1,22 @@
+"""Whether a whole text is Python: 1, else 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from freshstart.evaluation.judges import Judge
+from freshstart.evaluation.judges.python_code import read
+from freshstart.scorers import ScorerSettings
+
+
+def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
+    return scorer.kind == "pep8"
+
+
+def judge(folder: Path, task: str) -> Judge:
+    return Judge("parsing as Python", "share of samples", "guard", "higher", score)
+
+
+def score(texts: Sequence[str]) -> list[float]:
+    return [float(read(text).whole) for text in texts]

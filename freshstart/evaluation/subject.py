@@ -1,0 +1,272 @@
+"""A subject: a model that can be asked, and all that asking needs.
+
+It generates after prompts, and says how likely it finds text. What it may not write (padding, control tokens that it
+is not asked under) is masked and the rest renormalised. A subject with control tokens is asked under one of them and
+charged for text *and* control tokens: log p of the text with that token at each of its segments. That is the
+probability of one way to write the text, hence a lower bound on that of the text alone. Left uncharged, a control token
+would give away where a segment ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from freshstart.errors import InputError
+from freshstart.names import NO_CONTROL, SNAPSHOTS
+from freshstart.sampling.sampler import Decoding, Drawn, sample
+from freshstart.scoring.segments import SEGMENTERS, is_space
+from freshstart.tokens import CONTROLS, Control, read
+from freshstart.tokens.stream import byte_lengths, segment_of
+from freshstart.tokens.tokenizer import Tokenizer
+from freshstart.training.model import load
+
+ROWS_AT_ONCE = 64
+LOGIT_BYTES = 1 << 30  # of all logits that exist at a time
+WhiteSpace = Literal["leading", "trailing"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How texts are drawn: ``least`` to ``most`` text tokens each, ``batch_size`` texts at a time."""
+
+    most: int
+    least: int = 0
+    temperature: float = 1.0
+    top_p: float = 1.0
+    batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A text as a subject reads it: its tokens with the control tokens among them, how many of them belong to each of
+    its segments, and the bytes of text in each."""
+
+    tokens: np.ndarray  # int64
+    lengths: np.ndarray  # (segments,)
+    bytes: np.ndarray  # (segments,)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with what asking it needs.
+
+    ``controls`` are the control tokens that it was trained with, its own first; empty for most models. ``unwanted`` ids
+    are never written unless asked for. ``segments`` names the segmenter; their white space is ``leading``, so that a
+    control token stands before it, or ``trailing``. A segment is good where it scores at most ``threshold``. ``record``
+    is what the model's folder says of its training.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Tokenizer
+    segments: str
+    threshold: float
+    controls: tuple[Control, ...] = ()
+    unwanted: tuple[int, ...] = ()
+    white_space: WhiteSpace = "leading"
+    record: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the controls that it can be asked under, its own first; ``none`` where there are none."""
+        return tuple(one.name for one in self.controls) or (NO_CONTROL,)
+
+    @property
+    def context(self) -> int:
+        """Positions that it reads at a time."""
+        return self.model.config.max_position_embeddings
+
+    @property
+    def end_of_text(self) -> int:
+        return self.tokenizer.end_of_text
+
+    def control(self, name: str) -> Control | None:
+        return next((one for one in self.controls if one.name == name), None)
+
+    def forbidden(self, control: str) -> tuple[int, ...]:
+        """Ids that it may not write when it is asked under a control."""
+        wanted = self.control(control)
+        special = {*self.unwanted, *(one.id for one in self.controls)}
+        return tuple(sorted(special - ({wanted.id} if wanted else set())))
+
+    def generate(self, prompts: Sequence[str], control: str, sampling: Sampling, seed: int) -> list[Drawn]:
+        """A text after each prompt, which may be empty, under a control."""
+        wanted = self.control(control)
+        decoding = Decoding(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            least=sampling.least,
+            most=sampling.most,
+            end=self.end_of_text,
+            forbidden=self.forbidden(control),
+            control=(wanted.id,) if wanted else (),
+        )
+        begins = {prompt: self._prompt(prompt, wanted) for prompt in set(prompts)}
+        return sample(self.model, [begins[prompt] for prompt in prompts], sampling.batch_size, decoding, seed)
+
+    def marked(self, text: str, ends: Sequence[int], controls: Sequence[Control] | None) -> Marked:
+        """A text, with the end of each segment (characters), as the model reads it; ``controls`` has one a segment."""
+        bounds = np.asarray(ends, dtype=np.int64)
+        if self.white_space == "trailing":
+            bounds = np.array([_behind_space(text, end) for end in ends], dtype=np.int64)
+            pieces = [ids for ids, _ in self.tokenizer.encode([text[a:b] for a, b in _spans(bounds)])]
+            tokens = np.concatenate([*pieces, np.zeros(0, dtype=np.int64)])
+            lengths = np.array([len(ids) for ids in pieces], dtype=np.int64)
+        else:
+            tokens, offsets = next(self.tokenizer.encode([text]))
+            lengths = np.bincount(segment_of(offsets, bounds), minlength=len(bounds))
+        if controls is not None:
+            marked = np.flatnonzero(lengths)
+            ids = np.array([one.id for one in controls], dtype=np.int64)
+            tokens = np.insert(tokens, (np.cumsum(lengths) - lengths)[marked], ids[marked])
+            lengths[marked] += 1
+        return Marked(tokens, lengths, byte_lengths(text, bounds))
+
+    def marked_tokens(self, tokens: Sequence[int], control: Control | None) -> list[int]:
+        """Text tokens as they are, with the control token before each that begins a segment of their text."""
+        if control is None:
+            return list(tokens)
+        starts = set(segment_starts(tokens, self.tokenizer, self.segments))
+        return [one for place, token in enumerate(tokens) for one in ([control.id] * (place in starts) + [token])]
+
+    @torch.inference_mode()
+    def log_probabilities(self, tokens: Tensor, forbidden: Sequence[int]) -> Tensor:
+        """log q(. | what came before) at each position but the last, fp32: (rows, n) to (rows, n - 1, vocabulary)."""
+        logits = self.model(input_ids=tokens[:, :-1], use_cache=False).logits.float()
+        logits[..., list(forbidden)] = -torch.inf
+        return torch.log_softmax(logits, dim=-1)
+
+    def log_p(self, tokens: Tensor, forbidden: Sequence[int]) -> Tensor:
+        """log q of each token but the first, in float64: (rows, n) to (rows, n - 1)."""
+        tokens = tokens.to(self.model.device)
+        logq = self.log_probabilities(tokens, forbidden)
+        return logq.gather(-1, tokens[:, 1:, None]).squeeze(-1).double()
+
+    def nats(self, stream: np.ndarray, forbidden: Sequence[int]) -> np.ndarray:
+        """-log q of each token of a stream, read in rows of the context; 0 for the first, which nothing predicts."""
+        nats = [np.zeros(1)]
+        at_once = self.rows_at_once(self.context, 2)
+        for begin in range(0, len(stream) - 1, self.context * at_once):
+            piece = stream[begin : begin + self.context * at_once + 1]
+            whole = (len(piece) - 1) // self.context * self.context
+            rows = [piece[i : i + self.context + 1] for i in range(0, whole, self.context)]
+            for batch in ([np.stack(rows)] if rows else []) + ([piece[None, whole:]] if len(piece) - whole > 1 else []):
+                nats.append(
+                    -self.log_p(torch.from_numpy(np.ascontiguousarray(batch)), forbidden).flatten().cpu().numpy()
+                )
+        return np.concatenate(nats)
+
+    def rows_at_once(self, length: int, copies: int) -> int:
+        """How many rows of a length may be read together, where so many copies of their logits exist at a time."""
+        return int(min(max(LOGIT_BYTES // (length * self.model.config.vocab_size * 4 * copies), 1), ROWS_AT_ONCE))
+
+    def snapshots(self) -> list[Subject]:
+        """The model as it was earlier in its training, in the order of training."""
+        folders = (self.folder / SNAPSHOTS).glob("[0-9]*") if self.folder is not None else ()
+        return [
+            _of(folder, self.name, self.name, self.tokenizer, self.model.device)
+            for folder in sorted(folders, key=lambda folder: float(folder.name))
+        ]
+
+    def _prompt(self, prompt: str, control: Control | None) -> list[int]:
+        ends = SEGMENTERS[self.segments](prompt)
+        if not ends:
+            return [self.end_of_text, *([control.id] if control else [])]
+        return [
+            self.end_of_text,
+            *self.marked(prompt, ends, [control] * len(ends) if control else None).tokens.tolist(),
+        ]
+
+
+def of_folder(folder: Path, made_by: str, device: torch.device) -> Subject:
+    """The model of a cell or a finetuned arm; ``made_by`` is the stage that trains it."""
+    return _of(folder, str(folder), made_by, Tokenizer.open(folder), device)
+
+
+def external(
+    name: str,
+    device: torch.device,
+    *,
+    segments: str,
+    threshold: float,
+    revision: str | None = None,
+    controls: Mapping[str, str] | None = None,
+    white_space: WhiteSpace = "leading",
+) -> Subject:
+    """Any causal language model by folder or hub id, at a commit; ``controls`` are the strings of its control tokens.
+
+    Raises InputError where it, its tokenizer or one of its control tokens can not be had.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not Path(name).is_dir() and revision is None:
+        raise InputError(
+            f"{name} is no folder here: give one, or a hub id and the full hash of a commit as its revision"
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision).eval().to(device)
+        fast = AutoTokenizer.from_pretrained(name, revision=revision)
+        loaded, end = fast.backend_tokenizer, fast.eos_token_id
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{name}: {str(error).splitlines()[0]:.300}; name a folder or a hub id of a causal language model, with a "
+            "tokenizer.json beside it"
+        ) from None
+    if end is None:
+        raise InputError(f"{name}: its tokenizer names no end of text: set eos_token in tokenizer_config.json")
+    ids = {string: loaded.token_to_id(string) for string in (controls or {}).values()}
+    if missing := [string for string, number in ids.items() if number is None]:
+        raise InputError(f"{name}: its tokenizer has no token {', '.join(missing)}")
+    own = tuple(Control(label, string, ids[string]) for label, string in (controls or {}).items())
+    tokenizer = Tokenizer(loaded, end, own)
+    ours = [number for string in CONTROLS.values() if (number := loaded.token_to_id(string)) is not None]
+    padding = range(tokenizer.size, model.config.vocab_size)
+    unwanted = {*ours, *(one.id for one in own), *padding} - {one.id for one in own[:1]}
+    return Subject(name, model, tokenizer, segments, threshold, own, tuple(sorted(unwanted)), white_space)
+
+
+def segment_starts(tokens: Sequence[int], tokenizer: Tokenizer, segments: str) -> list[int]:
+    """Places of the tokens that begin a segment of the text that the tokens make.
+
+    A token begins where the text of those before it ends; that holds for the bytes of any byte-level tokenizer, and
+    a boundary has white space behind it, which is never half a character.
+    """
+    begins = [len(text) for text in tokenizer.decode_many([tokens[:i] for i in range(len(tokens))])]
+    bounds = [0, *SEGMENTERS[segments](tokenizer.decode(tokens))[:-1]]
+    starts = np.searchsorted(begins, bounds, side="left")
+    return sorted({int(start) for start in starts if start < len(tokens)})
+
+
+def _of(folder: Path, name: str, made_by: str, tokenizer: Tokenizer, device: torch.device) -> Subject:
+    model, record = load(folder, made_by)
+    return Subject(
+        name=name,
+        model=model.to(device),
+        tokenizer=tokenizer,
+        segments=record["segments"],
+        threshold=record["threshold"],
+        controls=read(record["controls"]),
+        unwanted=tuple(record["unwanted"]),
+        white_space=record["white_space"],
+        record=record,
+        folder=folder,
+    )
+
+
+def _spans(ends: np.ndarray) -> list[tuple[int, int]]:
+    return list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+
+
+def _behind_space(text: str, end: int) -> int:
+    """Where the white space that opens at a segment's end is over."""
+    while end < len(text) and is_space(text[end]):
+        end += 1
+    return end

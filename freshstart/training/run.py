@@ -1,0 +1,132 @@
+"""A run: what is trained on what, from the folders that the earlier stages wrote."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from freshstart import files, objectives
+from freshstart.errors import InputError
+from freshstart.imports import code_digest
+from freshstart.objectives import Numbers, Objective
+from freshstart.tokens import read
+from freshstart.tokens.store import MANIFEST, Stream, read_manifest
+from freshstart.training import TrainSettings, Vocabulary
+from freshstart.training.model import build, start_from
+from freshstart.training.rows import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell or arm: an objective with its numbers, the rows it sees, the budget, the seed, where things go.
+
+    ``start`` is a folder of a model to go on from, in place of a new one. ``text`` is what the model's record says of
+    the text: the threshold of good segments, how they are cut, the control tokens that the model is trained with.
+    """
+
+    title: str
+    settings: TrainSettings
+    objective: Objective
+    numbers: Numbers
+    rows: Rows
+    vocabulary: Vocabulary
+    positions: int
+    seed: int
+    output: Path
+    curve: Path
+    start: Path | None = None
+    text: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def step_positions(self) -> int:
+        return self.settings.batch_size * self.settings.context
+
+    @property
+    def steps(self) -> int:
+        return max(self.positions // self.step_positions, 1)
+
+    @property
+    def positions_in_all(self) -> int:
+        return self.steps * self.step_positions
+
+    def first_model(self) -> PreTrainedModel:
+        """The model before its first step."""
+        start = self.start or self.settings.start
+        if start is not None:
+            has_controls = self.objective.needs.stream == "control"
+            return start_from(start, self.settings, self.vocabulary, self.seed, has_controls)
+        if self.objective.needs.reference:
+            raise InputError(
+                f"{self.objective.name} needs the log p of a reference, the model that it begins from, and this run "
+                "begins from nothing: name a model in train.start, or list the objective in finetuned alone"
+            )
+        return build(self.settings, self.vocabulary.size, self.vocabulary.end_of_text, self.seed)
+
+    def unwanted(self, rows: int) -> list[int]:
+        """Ids that no sample may hold unless it is asked to, of a model with so many ``rows`` of embeddings.
+
+        They are all control tokens but the first one that the model is trained with, and the padding.
+        """
+        own = self.vocabulary.controls[:1] if self.objective.needs.stream == "control" else ()
+        special = sorted(one.id for one in self.vocabulary.controls if one not in own)
+        return special + list(range(self.vocabulary.size, rows))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the doors of training are given: which cell, and where its parts lie."""
+
+    task: str
+    objective: str
+    seed: int
+    tokens: Path
+    shards: Path
+    tokenizer: Path
+    output: Path
+    curve: Path
+
+
+def pretraining(inputs: Inputs, settings: TrainSettings) -> tuple[Run, dict[str, Any]]:
+    """The run of one cell, and all that shapes its weights."""
+    task, name = inputs.task, inputs.objective
+    plain = read_manifest(inputs.tokens / "train", f"tokens@{task}")
+    shards = read_manifest(inputs.shards, f"shards@{task}-{name}")
+    is_plain = shards["stream"] == "plain"
+    digest = (plain if is_plain else shards)["sha256"]["tokens.npy"]
+    stream = Stream.open(inputs.tokens / "train" if is_plain else inputs.shards, task)
+    run = Run(
+        title=f"training {task}/{name}/{inputs.seed}",
+        settings=settings,
+        objective=objectives.load(name),
+        numbers=shards["numbers"],
+        rows=Rows(stream, settings.context, digest, inputs.seed, parts=settings.shuffle_parts),
+        vocabulary=Vocabulary(plain["vocabulary"], plain["end_of_text"], read(plain["controls"])),
+        positions=shards["settings"]["positions"],
+        seed=inputs.seed,
+        output=inputs.output,
+        curve=inputs.curve,
+        text={
+            "threshold": shards["good_threshold"],
+            "segments": shards["segments"],
+            "white_space": "leading",
+            "controls": shards["controls"],
+        },
+    )
+    identity = {
+        "task": task,
+        "train": asdict(settings),
+        "numbers": shards["numbers"],
+        "shards": {"manifest": files.sha256(inputs.shards / MANIFEST), "tokens": digest},
+        "tokenizer": plain["tokenizer_sha256"],
+        "seed_of_run": inputs.seed,
+        "code": code_digest("freshstart.training.loop", f"freshstart.objectives.{name}"),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    return run, identity

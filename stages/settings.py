@@ -1,0 +1,40 @@
+"""settings: resolve what the scale file says of each objective of a task, and of its evaluation.
+
+    python -m stages.settings --task pep8 --output data/settings/pep8
+
+Writes <objective>/{shards,train,finetune}.json and evaluate.json. What DVC can not know (the code of objectives,
+measures and judges, which are found by name; which of a section's blocks concern which objective) stands in these
+files, so that a change reruns the stages that it concerns and no other.
+"""
+
+from dataclasses import asdict
+
+from freshstart import evaluation, files, objectives, params, scorers
+from freshstart.doors import arguments, open_door
+from freshstart.imports import code_digest
+from freshstart.training import FinetuneSettings, TrainSettings
+
+
+def main() -> None:
+    given = arguments(__doc__, "task", output="folder for the settings")
+    everything = params.load()
+    task = everything.task(given.task)
+    output = files.fresh_folder(given.output)
+    seed = {"corpus_seed": everything.root.corpus_seed}
+    for name in everything.root.objectives:
+        code = {"code_sha256": code_digest(f"freshstart.objectives.{name}", below="freshstart/objectives/")}
+        shards = everything.model(objectives.load(name).settings, "shards", task, name)
+        train = everything.model(TrainSettings, "train", task, name)
+        finetune = everything.model(FinetuneSettings, "finetune", task, name)
+        files.write_json(output / name / "shards.json", {"settings": asdict(shards), **seed, **code})
+        files.write_json(output / name / "train.json", {"settings": asdict(train), **code})
+        files.write_json(output / name / "finetune.json", {"settings": asdict(finetune), **seed})
+    both = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
+    chosen = everything.model(evaluation.EvaluateSettings, "evaluate", task)
+    chosen, digests = evaluation.resolved(chosen, *both)
+    files.write_json(output / "evaluate.json", {"settings": asdict(chosen), **seed, "code_sha256": digests})
+    print(f"{task}: {len(everything.root.objectives)} objectives, {len(chosen.measures)} measures")
+
+
+if __name__ == "__main__":
+    open_door(main)
