@@ -24,7 +24,7 @@ from typing import Any
 
 from bench._pii import prose
 from freshstart import scorers
-from freshstart.scorers import detoxify, encoder, neural
+from freshstart.scorers import encoder, neural
 from freshstart.scoring.segments import sentences
 
 DATA = Path(os.environ.get("FRESHSTART_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"), "text")
@@ -56,12 +56,12 @@ def measure(count: int = TEXTS) -> list[dict[str, Any]]:
                 mine = ours.score_texts(texts)
                 spent["ours"].append(time.process_time() - begun)
             begun = time.process_time()
-            own = [score for part in batches(texts) for score in theirs(part)]
+            original_scores = [score for part in batches(texts) for score in theirs(part)]
             spent["the original's: Detoxify in batches of 512"].append(time.process_time() - begun)
             tokens = [len(ids[0]) for ids in neural.read(ours.network, texts)]
     finally:
         torch.set_num_threads(before)
-    difference = max(abs(a - b) for a, b in zip(mine, own, strict=True))
+    difference = max(abs(a - b) for a, b in zip(mine, original_scores, strict=True))
     padded = sum(max(part) * len(part) for part in batches(tokens))
     return [
         {
@@ -87,8 +87,8 @@ def rows_run(tokens: list[int], network: neural.Network) -> int:
     """Tokens that our way computes, padding and empty rows included."""
     steps = neural.lengths(network.limit)
     counts: dict[int, int] = {}
-    for one in tokens:
-        length = next(step for step in steps if one < step)
+    for count in tokens:
+        length = next(step for step in steps if count < step)
         counts[length] = counts.get(length, 0) + 1
     size = {length: max(neural.TOKENS["cpu"] // length, 1) for length in counts}
     return sum(-(-count // size[length]) * size[length] * length for length, count in counts.items())
@@ -118,7 +118,7 @@ def prepared(folder: Path) -> Any:
     return tokenizer
 
 
-def our_scorer(folder: Path) -> detoxify.Detoxify:
+def our_scorer(folder: Path) -> Any:
     raw = {
         "kind": "detoxify",
         "segments": "sentences",
@@ -127,11 +127,8 @@ def our_scorer(folder: Path) -> detoxify.Detoxify:
         "checkpoint": str(folder / "base.ckpt"),
         "encoder": str(folder),
     }
-    chosen = scorers.settings(raw, "bench")
-    made = folder / "scorer"
-    made.mkdir()
-    detoxify.prepare(chosen, made)
-    return detoxify.Detoxify(made, **scorers.describe(chosen)["options"])
+    scorers.make(scorers.settings(raw, "bench"), folder / "scorer")
+    return scorers.load(folder / "scorer", "bench")[0]
 
 
 def original(folder: Path) -> Any:
@@ -144,13 +141,13 @@ def original(folder: Path) -> Any:
 
 def segments(count: int, tokenizer: Any) -> list[str]:
     """The first sentences of the documents that the network reads whole."""
-    found: list[str] = []
-    for text in documents():
-        cut = [text[a:b] for a, b in itertools.pairwise([0, *sentences(text)])]
-        found += [one for one in cut if len(tokenizer(one)["input_ids"]) < tokenizer.model_max_length]
-        if len(found) >= count:
+    texts: list[str] = []
+    for document in documents():
+        cut = [document[a:b] for a, b in itertools.pairwise([0, *sentences(document)])]
+        texts += [text for text in cut if len(tokenizer(text)["input_ids"]) < tokenizer.model_max_length]
+        if len(texts) >= count:
             break
-    return found[:count]
+    return texts[:count]
 
 
 def documents() -> Iterator[str]:

@@ -70,13 +70,13 @@ def sizes() -> dict[str, Any]:
 def matmul_rate(size: int = 8192, batches: int = 20, products: int = 10) -> float:
     """FLOP per second of a square product in bf16: the best of some batches of products."""
     left, right = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    made = torch.empty_like(left)
+    product = torch.empty_like(left)
     best = float("inf")
     for _ in range(batches + 1):  # the first is slow and so never the best
         torch.cuda.synchronize()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(products):
-            torch.mm(left, right, out=made)
+            torch.mm(left, right, out=product)
         torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - start)
     return 2 * size**3 * products / best

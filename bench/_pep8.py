@@ -30,11 +30,11 @@ def measure(count: int = FILES) -> list[dict[str, Any]]:
     """
     import pycodestyle
 
-    from freshstart.scorers.pep8 import Pep8
+    from freshstart.scorers.pep8 import Pep8, Settings
     from freshstart.scoring.segments import lines
 
     texts = valid_files(count)
-    scorer = Pep8(pycodestyle=version("pycodestyle"))
+    scorer = Pep8(None, Settings(kind="pep8", segments="lines", pycodestyle=version("pycodestyle")))
 
     def ours(text: str) -> Counter[int]:
         counts: Counter[int] = Counter()
@@ -57,7 +57,7 @@ def measure(count: int = FILES) -> list[dict[str, Any]]:
         for _ in range(ROUNDS):
             seconds["original"].append(timed(original_scores))
             seconds["freshstart"].append(timed(ours_scored))
-    best = {way: min(found) for way, found in seconds.items()}
+    best = {way: min(rounds) for way, rounds in seconds.items()}
     return [
         {
             "scorer": "pep8",
@@ -118,9 +118,9 @@ def original_scores(text: str) -> list[float]:
 @contextlib.contextmanager
 def _noqa_ignored(module: Any) -> Iterator[None]:
     """The original obeys ``# noqa``; without that the counts would differ where a file holds one."""
-    own = module.noqa
+    before = module.noqa
     module.noqa = lambda line: None
     try:
         yield
     finally:
-        module.noqa = own
+        module.noqa = before

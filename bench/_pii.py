@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from freshstart.scorers import Finding, pii_fast
-from freshstart.scorers.pii import Pii, today
+from freshstart.scorers.pii import Pii, Settings, today
 from freshstart.scoring.segments import sentences
 
 DATA = Path(os.environ.get("FRESHSTART_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"), "pii")
@@ -55,19 +55,21 @@ def measure() -> list[dict[str, Any]]:
     for name, (detectors, characters) in SIZES.items():
         texts = documents(characters)
         cut = [[text[a:b] for a, b in itertools.pairwise([0, *sentences(text)])] for text in texts]
-        own = scrubadub_way(detectors)
-        ours = Pii(
+        plain = scrubadub_way(detectors)
+        settings = Settings(
+            kind="pii",
+            segments="sentences",
             scrubadub=version("scrubadub"),
             phonenumbers=version("phonenumbers"),
             detectors=detectors,
             reference_date=REFERENCE,
-        ).find
+        )
         ways = {
-            "ours": (ours, texts, 3),
-            "scrubadub, a document at a time": (own, texts, 2),
-            "the original's: scrubadub, a sentence at a time": (own, [*itertools.chain(*cut)], 2),
+            "ours": (Pii(None, settings).find, texts, 3),
+            "scrubadub, a document at a time": (plain, texts, 2),
+            "the original's: scrubadub, a sentence at a time": (plain, [*itertools.chain(*cut)], 2),
         }
-        measured = {way: best(*given) for way, given in ways.items()}
+        measured = {way: best(*arguments) for way, arguments in ways.items()}
         for way, (seconds, counts) in measured.items():
             rows.append(
                 {

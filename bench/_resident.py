@@ -57,5 +57,5 @@ def resident(process: int) -> dict[str, int]:
         lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     except OSError:
         return {}
-    found = (line.split() for line in lines if line.startswith(("VmHWM:", "RssAnon:", "RssFile:")))
-    return {key.rstrip(":"): int(value) for key, value, _ in found}
+    words = (line.split() for line in lines if line.startswith(("VmHWM:", "RssAnon:", "RssFile:")))
+    return {key.rstrip(":"): int(value) for key, value, _ in words}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,12 @@ import torch
 
 from freshstart import objectives
 from freshstart.objectives import Good, TrainScores
-from freshstart.tokens.store import NpyWriter, Stream
+from freshstart.tokens import CONTROLS, Control
+from freshstart.tokens.store import Stream, StreamWriter
 from freshstart.training import TrainSettings, Vocabulary
 
 SEGMENT, DOCUMENT = 10, 1000  # tokens
 BYTES_PER_TOKEN = 2 + (8 + 4) / SEGMENT + 8 / DOCUMENT
-OBJECTIVES = ("mle", "unlikelihood", "rwr", "awr")
 NEVER = 1_000_000_000  # steps: no way writes checkpoints while it is timed
 
 SMALL_VOCABULARY = 4096
@@ -63,7 +62,7 @@ QUICK = TrainSettings(  # train.every and tokenizer.every of conf/scale/quick.ya
     log_every=16,
     checkpoint_every=NEVER,
 )
-OWN: dict[str, dict[str, Any]] = {  # shards.every of conf/scale/quick.yaml; good is that of pep8
+OBJECTIVES: dict[str, dict[str, Any]] = {  # shards.every of conf/scale/quick.yaml; good is that of pep8
     "mle": {},
     "unlikelihood": {"alpha": 1.0},
     "rwr": {"rewards": "standardized", "beta": 1.0, "most": 20.0, "normalize": True},
@@ -88,24 +87,24 @@ def ours(
 ) -> dict[str, Any]:
     """Our loop, from an empty state folder; gives the record of the run."""
     from freshstart.training.launch import Group
-    from freshstart.training.loop import Run, train
+    from freshstart.training.loop import train
     from freshstart.training.rows import Rows
+    from freshstart.training.run import Run
 
     positions = steps * settings.batch_size * settings.context
-    chosen = import_module(f"freshstart.objectives.{objective}").Settings(
-        good=Good(score=0.0), positions=positions, **OWN[objective]
-    )
-    some = np.asarray(stream.segment_scores[:100_000])
     loaded = objectives.load(objective)
+    asked = loaded.settings(good=Good(score=0.0), positions=positions, **OBJECTIVES[objective])
+    scores = np.asarray(stream.segment_scores[:100_000])
+    good, bad = (Control(name, string, vocabulary - 2 + i) for i, (name, string) in enumerate(CONTROLS.items()))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FRESHSTART_STATE"] = folder
         run = Run(
             title=objective,
             settings=settings,
             objective=loaded,
-            numbers=loaded.resolve(chosen, TrainScores(some, np.full(len(some), SEGMENT), some)),
+            numbers=loaded.resolve(asked, TrainScores(scores, np.full(len(scores), SEGMENT), scores)),
             rows=Rows(stream=stream, context=settings.context, digest="bench", seed=0),
-            vocabulary=Vocabulary(size=vocabulary, end_of_text=vocabulary - 3, good=vocabulary - 2, bad=vocabulary - 1),
+            vocabulary=Vocabulary(size=vocabulary, end_of_text=vocabulary - 3, controls=(good, bad)),
             positions=positions,
             seed=0,
             output=Path(folder, "model"),
@@ -118,19 +117,13 @@ def write(folder: Path, tokens: int, vocabulary: int) -> Stream:
     """Write a stream of random tokens in documents of 1,000, and open it."""
     rng = np.random.default_rng(0)
     tokens -= tokens % DOCUMENT
-    with (
-        NpyWriter(folder / "tokens.npy", np.uint16) as ids,
-        NpyWriter(folder / "segment_ends.npy", np.int64) as ends,
-        NpyWriter(folder / "segment_scores.npy", np.float32) as scores,
-        NpyWriter(folder / "document_ends.npy", np.int64) as document_ends,
-    ):
+    with StreamWriter(folder, np.dtype("u2")) as stream:
         for begin in range(0, tokens, 10_000 * DOCUMENT):
-            end = min(begin + 10_000 * DOCUMENT, tokens)
-            ids.append(rng.integers(0, vocabulary - 3, end - begin, dtype=np.uint16))
-            ends.append(np.arange(begin + SEGMENT, end + 1, SEGMENT))
-            segments = (end - begin) // SEGMENT
-            scores.append(np.where(rng.random(segments) < 0.2, rng.random(segments), 0))
-            document_ends.append(np.arange(begin + DOCUMENT, end + 1, DOCUMENT))
+            length = min(10_000 * DOCUMENT, tokens - begin)
+            ids = rng.integers(0, vocabulary - 3, length, dtype=np.uint16)
+            segments, documents = length // SEGMENT, length // DOCUMENT
+            scores = np.where(rng.random(segments) < 0.2, rng.random(segments), 0)
+            stream.append(ids, np.full(segments, SEGMENT), scores, np.full(documents, DOCUMENT))
     return Stream.open(folder, "bench")
 
 
@@ -154,6 +147,6 @@ def flop_per_token(settings: TrainSettings, vocabulary: int, *, causal: bool) ->
 
 def shape(settings: TrainSettings, vocabulary: int, **more: int) -> dict[str, Any]:
     """What a document says of the model and of how it was measured."""
-    own = ("layers", "width", "heads", "context", "batch_size", "optimizer", "log_every")
-    described = {name: getattr(settings, name) for name in own}
+    names = ("layers", "width", "heads", "context", "batch_size", "optimizer", "log_every")
+    described = {name: getattr(settings, name) for name in names}
     return {"parameters": parameters(settings, vocabulary), "vocabulary": vocabulary, **described, **more}

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from bench import _corpus, report
-from freshstart import files, params, scorers
+from freshstart import params, scorers
 
 PART_CHARACTERS, PARTS = 20_000_000, (50, 100)
 RUN = """
@@ -37,11 +37,11 @@ report([target for _, target in parts])
 
 def main() -> None:
     everything = params.load()
-    chosen = scorers.settings(everything.block("scorer", "pii"), f"{everything.file}: scorer.pii")
+    settings = scorers.settings(everything.block("scorer", "pii"), everything.where("scorer", "pii"))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files.write_json(folder / "scorer" / scorers.RECORD, {**scorers.describe(chosen), "files": {}})
+        scorers.make(settings, folder / "scorer")
         for parts in PARTS:
             characters = _corpus.write(folder / "corpus", parts, PART_CHARACTERS)
             rows.append({"characters": characters, "parts": parts, **_peaks(folder)})

@@ -66,7 +66,8 @@ def learned() -> Iterator[dict[str, Any]]:
         }
         for kind, block in blocks.items():
             folder = Path(name) / kind
-            made(block, f"bench: scorer {kind}", folder)
+            settings, _ = scorers.settings_and_judge(block, f"bench: scorer {kind}")
+            made(settings, folder)
             scorer, _ = scorers.load(folder, "toxicity")
             texts = [text for text, _ in synthetic.labelled(20_000, 0.0, 1)]
             begun = time.process_time()
@@ -78,13 +79,10 @@ def learned() -> Iterator[dict[str, Any]]:
 
 def workers(parts: int = PARTS, few: int = FEW) -> list[dict[str, Any]]:
     """Seconds for one, and for two workers of Ray, and for a pool of two, for the same parts."""
-    everything = params.load()
-    chosen = scorers.settings(everything.block("scorer", "pep8"), f"{everything.file}: scorer.pep8")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        record = {**scorers.describe(chosen), "files": {}}
-        files.write_json(folder / "scorer" / scorers.RECORD, record)
+        record = _pep8_scorer(folder / "scorer")
         characters = _corpus.write(folder / "corpus", parts, PART_CHARACTERS)
         sources = files.parts(folder / "corpus", "bench")
         ways = {
@@ -121,13 +119,10 @@ def workers(parts: int = PARTS, few: int = FEW) -> list[dict[str, Any]]:
 
 def growth(parts: int = 20) -> list[dict[str, Any]]:
     """Documents scored anew, and seconds, for a corpus that grew by a tenth; the tables must be equal byte for byte."""
-    everything = params.load()
-    chosen = scorers.settings(everything.block("scorer", "pep8"), f"{everything.file}: scorer.pep8")
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        record = {**scorers.describe(chosen), "files": {}}
-        files.write_json(folder / "scorer" / scorers.RECORD, record)
+        _pep8_scorer(folder / "scorer")
         _corpus.write(folder / "corpus", parts, PART_CHARACTERS)
         _corpus.write(folder / "grown", parts, int(PART_CHARACTERS * 1.1))
         documents = {
@@ -155,6 +150,13 @@ def growth(parts: int = 20) -> list[dict[str, Any]]:
         assert digests["grown by a tenth"] == digests["grown, from nothing"]
         assert digests["shrunk again"] == digests["from nothing"]
     return rows
+
+
+def _pep8_scorer(folder: Path) -> dict[str, Any]:
+    """Make the scorer of the task pep8; gives its record."""
+    everything = params.load()
+    scorers.make(scorers.settings(everything.block("scorer", "pep8"), everything.where("scorer", "pep8")), folder)
+    return files.read_json(folder / scorers.RECORD, "scorer@pep8")
 
 
 def _on_ray(pairs: list[tuple[Path, Path]], scorer: Path, record: dict[str, Any], workers: int) -> None:

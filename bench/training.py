@@ -42,9 +42,9 @@ def main() -> None:
     groups = {"cpu": cpu, "quick": quick, "memory": _resident.rows, "gpu": _gpu.rows}
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", choices=groups, help="one group of rows alone")
-    asked = parser.parse_args().rows
-    chosen = [asked] if asked else [name for name in groups if name != "gpu" or torch.cuda.is_available()]
-    if asked == "gpu" and not torch.cuda.is_available():
+    only = parser.parse_args().rows
+    chosen = [only] if only else [name for name in groups if name != "gpu" or torch.cuda.is_available()]
+    if only == "gpu" and not torch.cuda.is_available():
         sys.exit("--rows gpu needs a GPU that torch can use, and torch.cuda.is_available() says that there is none")
     rows = []
     for name in chosen:
@@ -52,7 +52,7 @@ def main() -> None:
             rows.append({"rows": name, **row})
             print(json.dumps(rows[-1]), flush=True)
     packages = ("torch", "transformers", "numpy", *(() if _trainer.MISSING else ("accelerate",)))
-    report(f"training-{asked}" if asked else "training", sizes(chosen), rows, packages)
+    report(f"training-{only}" if only else "training", sizes(chosen), rows, packages)
 
 
 def sizes(chosen: list[str]) -> dict[str, Any]:

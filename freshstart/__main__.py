@@ -1,7 +1,8 @@
-"""What is of use around the pipeline: rebuild it in parallel, score any text, and look after the score cache.
+"""What is of use around the pipeline: rebuild it in parallel, score any text, look after the score cache.
 
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
+python -m freshstart metrics                        # what each metric means, as a table in Markdown
 python -m freshstart cache                          # what the cache of scores holds
 python -m freshstart cache --prune 10               # at most 10 GiB, the least recently used go first
 python -m freshstart cache --seed data/scored/pep8  # take over a scored table, such as one that was pulled
@@ -13,7 +14,7 @@ from pathlib import Path
 from freshstart import files
 from freshstart.doors import open_door
 
-SHOWN_GIB = 2**30
+GIB = 2**30
 
 
 def main() -> None:
@@ -26,6 +27,7 @@ def main() -> None:
     score.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
     score.add_argument("--json", action="store_true", help="one JSON document a text, for programs")
     score.add_argument("paths", nargs="+", help="files, folders, or - for standard input")
+    commands.add_parser("metrics", help="what each metric means")
     cache = commands.add_parser("cache", help="the cache of scores: show, prune or seed it")
     cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
     cache.add_argument("--seed", type=Path, metavar="FOLDER", help="keep the results of a folder of scored parts")
@@ -34,32 +36,37 @@ def main() -> None:
         "--jobs", type=int, help="default: FRESHSTART_JOBS, else one a GPU, else one a processor and one more"
     )
     repro.add_argument("targets", nargs="*", help="stages, as for `dvc repro` (default: all)")
-    given = parser.parse_args()
-    if given.command == "repro":
+    arguments = parser.parse_args()
+    if arguments.command == "repro":
         from freshstart.running import rebuild
 
-        rebuild(given.targets, given.jobs)
-    elif given.command == "score":
+        rebuild(arguments.targets, arguments.jobs)
+    elif arguments.command == "score":
         from freshstart.scoring.show import show
 
-        show(given.paths, given.task, given.scorer, given.json)
+        show(arguments.paths, arguments.task, arguments.scorer, arguments.json)
+    elif arguments.command == "metrics":
+        from freshstart.evaluation.metrics import documented
+
+        print(documented(), end="")
     else:
-        _cache(given.prune, given.seed)
+        _cache(arguments.prune, arguments.seed)
 
 
-def _cache(most: float | None, seed: Path | None) -> None:
+def _cache(most_gib: float | None, seed: Path | None) -> None:
+    from freshstart.names import SPLITS
     from freshstart.scoring import cache
 
     if seed is not None:
-        splits = [folder for folder in (seed / "train", seed / "heldout") if folder.is_dir()] or [seed]
+        splits = [seed / split for split in SPLITS if (seed / split).is_dir()] or [seed]
         count = cache.seed(path for folder in splits for path in files.parts(folder, "score"))
         print(f"{count:,} scored documents taken over")
-    if most is not None:
-        print(f"{cache.prune(most * SHOWN_GIB) / SHOWN_GIB:.3f} GiB freed")
-    held = cache.held()
-    for one in held:
-        print(f"{one.bytes / SHOWN_GIB:9.3f} GiB  {one.packs:6,} packs  {one.kind:<24} {one.folder}")
-    print(f"{sum(one.bytes for one in held) / SHOWN_GIB:9.3f} GiB of at most {cache.bound() / SHOWN_GIB:g}")
+    if most_gib is not None:
+        print(f"{cache.prune(most_gib * GIB) / GIB:.3f} GiB freed")
+    entries = cache.held()
+    for entry in entries:
+        print(f"{entry.bytes / GIB:9.3f} GiB  {entry.packs:6,} packs  {entry.kind:<24} {entry.folder}")
+    print(f"{sum(entry.bytes for entry in entries) / GIB:9.3f} GiB of at most {cache.bound() / GIB:g}")
 
 
 if __name__ == "__main__":

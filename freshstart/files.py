@@ -99,11 +99,11 @@ def fresh_folder(path: Path | str) -> Path:
 def parts(folder: Path | str, made_by: str) -> list[Path]:
     """The ``part-*.parquet`` files of a folder, in order; refuses a folder without any."""
     folder = Path(folder)
-    found = sorted(folder.glob("part-*.parquet"))
-    if not found:
+    paths = sorted(folder.glob("part-*.parquet"))
+    if not paths:
         state = "is missing" if not folder.is_dir() else "holds no part-*.parquet"
         raise InputError(f"{folder} {state}: run `dvc repro {made_by}`")
-    return found
+    return paths
 
 
 def part_name(index: int) -> str:

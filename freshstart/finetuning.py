@@ -9,8 +9,8 @@ from typing import Any
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.names import SNAPSHOTS, arm_name, trained_by
-from freshstart.tokens.shards import Plain, untouched
-from freshstart.tokens.store import FORMAT, MANIFEST, Stream, read_manifest
+from freshstart.tokens.shards import Plain, write_rest
+from freshstart.tokens.store import MANIFEST, Stream, write_manifest
 from freshstart.training import FinetuneSettings
 from freshstart.training.launch import Group
 from freshstart.training.model import MODEL_FILE, RECORD
@@ -38,59 +38,60 @@ def finetuning(
     documents with no token in a row that mle has read. The optimizer begins anew.
     Raises InputError where mle has no snapshot there, or has left nothing.
     """
-    start, drawn = _snapshot(arm, inputs)
-    manifest = {"skipped_rows": drawn, "share": arm.share, "stream": run.objective.needs.stream}
-    is_plain = run.objective.needs.stream == "plain"
-    if group.leads and is_plain:
-        files.write_json(files.fresh_folder(arm.rest) / MANIFEST, {"format": FORMAT, **manifest})
-    elif group.leads:
-        _leave(run, inputs, arm, drawn, manifest)
+    start, drawn = _snapshot(run, inputs, arm)
+    context, is_plain = run.settings.context, run.objective.needs.stream == "plain"
+    if group.leads:
+        files.fresh_folder(arm.rest)
+        entries = {"skipped_rows": drawn, "share": arm.share, "stream": run.objective.needs.stream}
+        write_manifest(arm.rest, entries | ({} if is_plain else _write_rest(run, inputs, arm, drawn)))
     group.wait()
-    name = arm_name(inputs.objective, arm.share)
     rows = replace(run.rows, skipped=drawn)
     if not is_plain:
-        shards = read_manifest(arm.rest, trained_by(inputs.task, name, run.seed))
-        stream = Stream.open(arm.rest, inputs.task)
-        rows = Rows(stream, run.settings.context, shards["sha256"]["tokens.npy"], run.seed)
-    own = {key: value for key, value in asdict(arm.settings).items() if value is not None}
-    settings = replace(run.settings, **own, start=None, snapshots=())
-    begun = drawn * run.settings.context
+        manifest = files.read_json(arm.rest / MANIFEST, "finetune")
+        rows = Rows(Stream.open(arm.rest, inputs.task), context, manifest["sha256"]["tokens.npy"], run.seed)
+    changes = {name: value for name, value in asdict(arm.settings).items() if value is not None}
+    settings = replace(run.settings, **changes, start=None, snapshots=())
+    title = f"finetuning {inputs.task}/{arm_name(inputs.objective, arm.share)}/{run.seed}"
+    left = run.positions - drawn * context
     identity = identity | {
         "train": asdict(settings),
-        "finetuned": {"objective": inputs.objective, "share": arm.share, "from_positions": begun},
+        "finetuned": {"objective": inputs.objective, "share": arm.share, "from_positions": drawn * context},
         "start": files.sha256(start / MODEL_FILE),
         "rest": files.sha256(arm.rest / MANIFEST),
     }
-    title = f"finetuning {inputs.task}/{name}/{run.seed}"
-    return replace(
-        run, title=title, settings=settings, rows=rows, positions=run.positions - begun, start=start
-    ), identity
+    return replace(run, title=title, settings=settings, rows=rows, positions=left, start=start), identity
 
 
-def _snapshot(arm: Arm, inputs: Inputs) -> tuple[Path, int]:
+def _snapshot(run: Run, inputs: Inputs, arm: Arm) -> tuple[Path, int]:
     """The folder of mle's snapshot at the share of its budget, and the rows that mle had drawn by then."""
-    whole = files.read_json(arm.pretrained / RECORD, trained_by(inputs.task, "mle", inputs.seed))
-    drawn = max(round(arm.share * whole["steps"]), 1) * whole["train"]["batch_size"]
-    start = arm.pretrained / SNAPSHOTS / str(drawn * whole["train"]["context"])
+    mle = files.read_json(arm.pretrained / RECORD, trained_by(inputs.task, "mle", inputs.seed))
+    for name in ("context", "shuffle_parts"):
+        if mle["train"][name] != (asked := getattr(run.settings, name)):
+            raise InputError(
+                f"train.{name} of {inputs.objective} is {asked}, but mle was trained with {mle['train'][name]}: "
+                "finetuning goes on with what mle has not read, so both need the same"
+            )
+    drawn = max(round(arm.share * mle["steps"]), 1) * mle["train"]["batch_size"]
+    start = arm.pretrained / SNAPSHOTS / str(drawn * mle["train"]["context"])
     if not (start / RECORD).is_file():
-        kept = sorted(int(path.name) / whole["positions"] for path in arm.pretrained.glob(f"{SNAPSHOTS}/*"))
+        kept = sorted(int(path.name) / mle["positions"] for path in arm.pretrained.glob(f"{SNAPSHOTS}/*"))
         raise InputError(
             f"{arm.pretrained} has no snapshot at {arm.share} of its budget (it has "
-            f"{', '.join(f'{one:.3g}' for one in kept) or 'none'}): add {arm.share} to train.every.snapshots"
+            f"{', '.join(f'{share:.3g}' for share in kept) or 'none'}): add {arm.share} to train.every.snapshots"
         )
     return start, drawn
 
 
-def _leave(run: Run, inputs: Inputs, arm: Arm, drawn: int, manifest: dict[str, Any]) -> None:
-    """Write the stream of the documents of which mle has read no token."""
+def _write_rest(run: Run, inputs: Inputs, arm: Arm, drawn: int) -> dict[str, Any]:
+    """Write the stream of the documents of which mle has read no token; gives what its manifest is to say of it."""
     plain = Plain(inputs.tokens / "train", inputs.task)
-    digest, context = plain.manifest["sha256"]["tokens.npy"], run.settings.context
-    rows = Rows(plain.stream, context, digest, run.seed, parts=run.settings.shuffle_parts)
-    free = ~rows.documents(drawn, inputs=True)
+    digest, parts = plain.manifest["sha256"]["tokens.npy"], run.settings.shuffle_parts
+    by_mle = Rows(plain.stream, run.settings.context, digest, run.seed, parts=parts)
+    free = ~by_mle.documents(drawn, inputs=True)
     if not free.any():
         raise InputError(
             f"mle has read a token of each of the {len(free):,} documents at {arm.share} of its budget: set "
             f"train.every.shuffle_parts to 2 or more, enlarge corpus.{inputs.task}.train_characters, or finetune with "
             "an objective on the plain stream"
         )
-    untouched(run.objective, run.numbers, free, plain, arm.rest, arm.corpus_seed, manifest)
+    return write_rest(run.objective, run.numbers, free, plain, arm.rest, arm.corpus_seed)

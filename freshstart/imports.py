@@ -56,14 +56,14 @@ def code_digest(*modules: str, below: str = "") -> str:
 
 
 def _digest(path: str) -> str:
-    """SHA-256 of a source file without its declaration of metrics."""
-    source = (ROOT / path).read_bytes()
+    """SHA-256 of a source file without its declaration of metrics, and of a text file of its name beside it."""
+    source, beside = (ROOT / path).read_bytes(), (ROOT / path).with_suffix(".txt")
     lines = source.splitlines(keepends=True)
     for node in ast.parse(source).body:
-        names = {ast.unparse(target) for target in (node.targets if isinstance(node, ast.Assign) else ())}
+        names = {ast.unparse(target) for target in getattr(node, "targets", [getattr(node, "target", None)]) if target}
         if DECLARATION in names:
             lines[node.lineno - 1 : node.end_lineno] = [b""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+    return hashlib.sha256(b"".join(lines) + (beside.read_bytes() if beside.is_file() else b"")).hexdigest()
 
 
 def _path(module: str) -> str | None:

@@ -82,10 +82,10 @@ class Params:
         blocks = self.sections[section]
         if task not in blocks:
             raise InputError(f"{self.where(section, task)} is missing; the section has {listed(blocks)}")
-        found = {name: mapping(blocks.get(name), self.where(section, name)) for name in (SHARED, task)}
+        chosen = {name: mapping(blocks.get(name), self.where(section, name)) for name in (SHARED, task)}
         nested = {*kinds("freshstart.objectives"), *self.root.objectives} if section in BY_OBJECTIVE else set()
-        merged = {key: value for block in found.values() for key, value in block.items() if key not in nested}
-        for name, block in found.items():
+        merged = {key: value for block in chosen.values() for key, value in block.items() if key not in nested}
+        for name, block in chosen.items():
             merged |= mapping(block.get(objective) if objective else None, self.where(section, name, str(objective)))
         return merged
 

@@ -1,13 +1,11 @@
-"""How long work shows that it is alive: a bar on a terminal, a line every few seconds in a log."""
+"""How long work shows that it is alive: a bar on a terminal that has tqdm, else a line every few seconds."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 LOG_EVERY_SECONDS = 10.0
@@ -26,9 +24,7 @@ class Progress:
         self.done, self.note = 0, ""
         self._start = self._logged = time.monotonic()
         self._done_logged = 0
-        self._bar = (
-            tqdm(total=total, desc=title, unit=f" {unit}", unit_scale=True) if shown and sys.stderr.isatty() else None
-        )
+        self._bar = _bar(title, total, unit) if shown and sys.stderr.isatty() else None
 
     def __enter__(self) -> Progress:
         return self
@@ -56,6 +52,14 @@ class Progress:
         of = f"/{self.total:,}" if self.total is not None else ""
         note = f", {self.note}" if self.note else ""
         print(f"{self.title}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{note}", file=sys.stderr, flush=True)
+
+
+def _bar(title: str, total: int | None, unit: str) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:  # where models are trained there may be none
+        return None
+    return tqdm(total=total, desc=title, unit=f" {unit}", unit_scale=True)
 
 
 def track(items: Iterable[Item], title: str, total: int | None, unit: str) -> Iterator[Item]:

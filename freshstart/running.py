@@ -87,24 +87,23 @@ def rebuild(targets: list[str], jobs: int | None = None) -> None:
     """
     slots = _slots(jobs)
     with _alone(), ThreadPoolExecutor(len(slots)) as pool:
+        plan = _plan(targets) if len(slots) > 1 else None
+        if plan is not None and not plan.stale:
+            print("Data and pipelines are up to date.")
+            return
         running: Running = {}
-        plan = None
         try:
-            plan = _plan(targets) if len(slots) > 1 else None
-            if plan is not None and not plan.stale:
-                print("Data and pipelines are up to date.")
-                return
             if plan is not None:
                 _hand_out(plan, slots, pool, running)
             closing = pool.submit(_dvc, ["repro", *targets])
             running[closing] = Job("dvc repro", None)
             status = closing.result().status
-        except KeyboardInterrupt:
-            _stop(running)
-            raise
         except LockedError:
             _stop(running, blocked=True)
             plan = None
+            raise
+        except KeyboardInterrupt:
+            _stop(running)
             raise
         finally:
             if plan is not None:
@@ -118,8 +117,7 @@ def _alone() -> Iterator[None]:
     """Refuse a second run in the same folder."""
     import fcntl
 
-    path = files.state_folder() / "repro.lock"
-    with open(path, "a+", encoding="utf-8") as file:
+    with open(files.state_folder() / "repro.lock", "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,7 +14,7 @@ from freshstart.doors import arguments, open_door
 
 
 def main() -> None:
-    given = arguments(
+    paths = arguments(
         __doc__,
         metrics="folder of the cells' metrics",
         samples="folder of the cells' samples",
@@ -24,7 +24,7 @@ def main() -> None:
         scorers="folder of the tasks' scorer reports",
         heldout="folder of the tasks' reports on held-out text",
         summary="file for the few numbers of `dvc exp show` (JSON)",
-        cells="file for every number of every cell (CSV)",
+        cells="file for the metrics of every cell (CSV)",
         curve_table="file for all training curves (CSV)",
         histograms="file for the histograms of the segments' scores (CSV)",
         page="file for the page (HTML)",
@@ -32,19 +32,17 @@ def main() -> None:
     root = params.load().root
 
     from freshstart.reporting import page, tables
-    from freshstart.reporting.cells import Folders, read
+    from freshstart.reporting.cells import read
 
-    folders = Folders(**{name: getattr(given, name) for name in Folders.__dataclass_fields__})
-    results = read(folders, root.scale, root.tasks, root.objectives, root.seeds, root.arms)
-    curves = tables.curve_rows(results)
-    html = page.build(results)
-    tables.write_csv(given.cells, tables.cell_columns(results), tables.cell_rows(results))
-    tables.write_csv(given.curve_table, tables.curve_columns(curves), curves)
-    tables.write_csv(given.histograms, tables.HISTOGRAM_COLUMNS, tables.histogram_rows(results))
-    files.write_json(given.summary, tables.summary(results))
-    files.write_text(given.page, html)
+    tasks = read(vars(paths), root)
+    html = page.build(root, tasks)
+    tables.write_csv(paths.cells, tables.cell_rows(tasks))
+    tables.write_csv(paths.curve_table, tables.curve_rows(tasks))
+    tables.write_csv(paths.histograms, tables.histogram_rows(tasks))
+    files.write_json(paths.summary, tables.summary(tasks))
+    files.write_text(paths.page, html)
     cells = len(root.tasks) * len([*root.objectives, *root.arms]) * len(root.seeds)
-    print(f"{cells} cells compared: {given.page}, {len(html.encode()) / 1e6:.2f} MB")
+    print(f"{cells} cells compared: {paths.page}, {len(html.encode()) / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

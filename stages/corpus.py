@@ -14,18 +14,18 @@ from freshstart.names import SPLITS
 
 
 def main() -> None:
-    given = arguments(__doc__, "task", output="folder for the corpus parts", report="file for what it holds")
-    everything = params.load()
-    task = everything.task(given.task)
-    where = everything.where("corpus", task)
-    chosen = corpora.settings(everything.block("corpus", task), where)
-    kind = corpora.load(chosen.kind, where)
-    seed = everything.root.corpus_seed
-    published = corpora.published(kind, chosen)
-    report = {"kind": chosen.kind, **build(kind.documents(chosen, seed), chosen, seed, given.output, published)}
+    options = arguments(__doc__, "task", output="folder for the corpus parts", report="file for what it holds")
+    parameters = params.load()
+    task = parameters.task(options.task)
+    where = parameters.where("corpus", task)
+    settings = corpora.settings(parameters.block("corpus", task), where)
+    kind = corpora.load(settings.kind, where)
+    seed = parameters.root.corpus_seed
+    published = corpora.published(kind, settings)
+    report = {"kind": settings.kind, **build(kind.documents(settings, seed), settings, seed, options.output, published)}
     if published is not None:
         report["published"] = published
-    files.write_json(given.report, report)
+    files.write_json(options.report, report)
     for split in SPLITS:
         print(f"{split}: {report[split]['documents']:,} documents, {report[split]['characters']:,} characters")
 

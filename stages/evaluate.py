@@ -14,7 +14,7 @@ from freshstart.settings import read
 
 
 def main() -> None:
-    given = arguments(
+    args = arguments(
         __doc__,
         "task",
         "objective",
@@ -28,7 +28,7 @@ def main() -> None:
         samples="file for the samples (Parquet)",
         metrics="file for the metrics (JSON)",
     )
-    settings = read(given.settings, EvaluateSettings, settings_by(given.task))
+    settings = read(args.settings, EvaluateSettings, settings_by(args.task))
 
     import torch
 
@@ -36,21 +36,21 @@ def main() -> None:
     from freshstart.evaluation.evaluate import evaluate
     from freshstart.evaluation.subject import of_folder
 
-    cell = (given.task, given.objective, given.seed)
+    cell = (args.task, args.objective, args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject = of_folder(given.model, trained_by(*cell), device)
+    subject = of_folder(args.model, trained_by(*cell), device)
     context = Context(
-        task=given.task,
-        seed=given.seed,
+        task=args.task,
+        seed=args.seed,
         settings=settings,
         device=device,
-        scorer_folder=given.scorer,
-        heldout=given.heldout,
-        tokens=given.tokens,
-        mle=given.reference,
+        scorer_folder=args.scorer,
+        heldout=args.heldout,
+        tokens=args.tokens,
+        mle=args.reference,
     )
-    metrics = evaluate(subject, context, given.samples, evaluated_by(*cell))
-    files.write_json(given.metrics, metrics)
+    metrics = evaluate(subject, context, args.samples, evaluated_by(*cell))
+    files.write_json(args.metrics, metrics)
     bad = metrics["under"][subject.asked[0]]["misalignment"] if "under" in metrics else {}
     said = f"misalignment {bad['mean']:.5f} [{bad['ci_low']:.5f}, {bad['ci_high']:.5f}]" if bad.get("mean") else "done"
     print(f"{said}, n = {bad.get('n', 0)}")

@@ -22,7 +22,7 @@ from freshstart.training.launch import joined, launched
 
 
 def main() -> None:
-    given = arguments(
+    args = arguments(
         __doc__,
         "task",
         "objective",
@@ -38,32 +38,25 @@ def main() -> None:
         output="folder for the model",
         curve="file for the curve (CSV)",
     )
-    made_by = settings_by(given.task)
-    settings = read(given.settings, TrainSettings, made_by)
-    own = files.read_json(given.own, made_by)
+    settings = read(args.settings, TrainSettings, settings_by(args.task))
+    finetune = files.read_json(args.own, settings_by(args.task))
     if launched("stages.finetune", sys.argv[1:]):
         return
 
     from freshstart.finetuning import Arm, finetuning
-    from freshstart.training.loop import trained
+    from freshstart.training.loop import train
     from freshstart.training.run import Inputs, pretraining
 
-    arm = Arm(
-        given.share,
-        restore(FinetuneSettings, own["settings"]),
-        given.pretrained,
-        given.rest,
-        own["corpus_seed"],
-    )
-    inputs = Inputs(**{name: getattr(given, name) for name in Inputs.__dataclass_fields__})
+    changes = restore(FinetuneSettings, finetune["settings"])
+    arm = Arm(args.share, changes, args.pretrained, args.rest, finetune["corpus_seed"])
+    inputs = Inputs(**{name: getattr(args, name) for name in Inputs.__dataclass_fields__})
     with joined() as group:
-        run, identity = finetuning(*pretraining(inputs, settings), inputs, arm, group)
-        record = trained(run, identity, group, inputs.tokenizer)
-        if group.leads:
-            print(
-                f"{record['positions']:,} positions after {identity['finetuned']['from_positions']:,} of mle, "
-                f"{record['epochs']:.2f} epochs, {record['documents']:,} documents"
-            )
+        record = train(*finetuning(*pretraining(inputs, settings), inputs, arm, group), group)
+    if group.leads:
+        print(
+            f"{record['positions']:,} positions after {record['finetuned']['from_positions']:,} of mle, "
+            f"{record['epochs']:.2f} epochs, {record['documents']:,} documents"
+        )
 
 
 if __name__ == "__main__":

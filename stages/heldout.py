@@ -15,7 +15,7 @@ from freshstart.settings import restore
 
 
 def main() -> None:
-    given = arguments(
+    args = arguments(
         __doc__,
         "task",
         settings="file with the settings of evaluation",
@@ -24,11 +24,11 @@ def main() -> None:
         tokens="folder with the token streams",
         output="file for what was measured (JSON)",
     )
-    resolved = files.read_json(given.settings, settings_by(given.task))
+    resolved = files.read_json(args.settings, settings_by(args.task))
     settings = restore(EvaluateSettings, resolved["settings"])
-    seed, tokens = resolved["corpus_seed"], given.tokens / "heldout"
-    metrics = measured(Task(given.task, settings, seed, given.scorer, given.tokenizer, tokens))
-    files.write_json(given.output, metrics)
+    seed, tokens = resolved["corpus_seed"], args.tokens / "heldout"
+    metrics = measured(Task(args.task, settings, seed, args.scorer, args.tokenizer, tokens))
+    files.write_json(args.output, metrics)
     real = metrics["misalignment"]["all"]
     print(f"real text: misalignment {real['mean']:.5f}, n = {real['n']}; {len(metrics['judges'])} judges")
 

@@ -4,7 +4,7 @@
         --output data/scored/pep8 --report reports/scores/pep8.json --workers 0
 
 Reads score.<task> of the scale file (the share of documents without a score at which the stage stops). Writes
-{train,heldout}/part-*.parquet and a report of what the table holds. What a scorer said of a document is kept in .state.
+{train,heldout}/part-*.parquet and a report of what the table holds. Scores are cached in .state.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from freshstart.scoring.report import report
 
 
 def main() -> None:
-    given = arguments(
+    options = arguments(
         __doc__,
         "task",
         "workers",
@@ -29,27 +29,27 @@ def main() -> None:
         report="file for what the table holds",
     )
     everything = params.load()
-    task = everything.task(given.task)
+    task = everything.task(options.task)
     limit = everything.model(scorers.ScoreSettings, "score", task).max_error_share
-    workers = worker_count() if given.workers is None else given.workers
-    sources = {split: files.parts(given.corpus / split, f"corpus@{task}") for split in SPLITS}
-    output = files.fresh_folder(given.output)
+    workers = worker_count() if options.workers is None else options.workers
+    sources = {split: files.parts(options.corpus / split, f"corpus@{task}") for split in SPLITS}
+    output = files.fresh_folder(options.output)
     parts = [(path, output / split / path.name) for split in SPLITS for path in sources[split]]
-    anew = score_parts(parts, given.scorer, task, workers)
+    anew = score_parts(parts, options.scorer, task, workers)
     reports = {split: report([target for source, target in parts if source in sources[split]]) for split in SPLITS}
-    for split, found in reports.items():
-        share, reasons = found["without_score"]["share"], found["without_score"]["by_reason"]
+    for split, table in reports.items():
+        share, reasons = table["without_score"]["share"], table["without_score"]["by_reason"]
         if share > limit:
             shutil.rmtree(output)
             raise InputError(
                 f"{share:.1%} of the {split} documents have no score ({reasons}; for example "
-                f"{found['without_score_examples']}); score.{task}.max_error_share allows {limit:.1%}. Mend the corpus "
-                "or raise it; what was scored is kept"
+                f"{table['without_score_examples']}); score.{task}.max_error_share allows {limit:.1%}. Fix the corpus "
+                "or raise that limit; the scores are kept"
             )
-    files.write_json(given.report, reports)
+    files.write_json(options.report, reports)
     cache.prune()
     bad = reports["train"]["share_segments_above_0"]
-    documents = sum(found["documents"] for found in reports.values())
+    documents = sum(table["documents"] for table in reports.values())
     segments = f"{reports['train']['segments']:,} segments"
     print(f"train: {segments}, {bad:.1%} score above 0; {anew:,} of {documents:,} documents scored anew")
 

@@ -20,19 +20,19 @@ SYNTHETIC = "synthetic"
 
 
 def main() -> None:
-    given = arguments(
+    paths = arguments(
         __doc__, "task", output="folder for the scorer", metrics="file for what it is and its held-out metrics"
     )
     everything = params.load()
-    task = everything.task(given.task)
-    folder = files.fresh_folder(given.output)
-    own, judge = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
-    metrics = made(own, folder)
+    task = everything.task(paths.task)
+    folder = files.fresh_folder(paths.output)
+    chosen, judge = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
+    metrics = made(chosen, folder)
     if judge is not None:
         metrics[scorers.JUDGE] = made(judge, folder / scorers.JUDGE)
-    files.write_json(given.metrics, metrics)
-    found = {name: value for name, value in metrics["learned"].items() if isinstance(value, float)}
-    print(", ".join(f"{name} {value:.4f}" for name, value in found.items()) or f"{metrics['kind']}: nothing to learn")
+    files.write_json(paths.metrics, metrics)
+    numbers = {name: value for name, value in metrics["learned"].items() if isinstance(value, float)}
+    print(", ".join(f"{name} {value:.4f}" for name, value in numbers.items()) or f"{metrics['kind']}: nothing to learn")
 
 
 def made(chosen: scorers.ScorerSettings, folder: Path) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def labelled(chosen: Any) -> Iterator[tuple[str, int]]:
     if chosen.labelled == SYNTHETIC:
         yield from synthetic.labelled(chosen.rows, chosen.noise, chosen.seed)
         return
-    for path, _ in local.found(chosen.labelled):
+    for path, _ in local.matching(chosen.labelled):
         for place, row in local.rows(path, [chosen.text, chosen.label]):
             if not isinstance(row, dict) or not isinstance(row[chosen.text], str):
                 raise InputError(f"{place}: expected a text in column {chosen.text}, found {row!r:.200}")

@@ -2,9 +2,9 @@
 
     python -m stages.settings --task pep8 --output data/settings/pep8
 
-Writes <objective>/{shards,train,finetune}.json and evaluate.json. What DVC can not know (the code of objectives,
-measures and judges, which are found by name; which of a section's blocks concern which objective) stands in these
-files, so that a change reruns the stages that it concerns and no other.
+Writes corpus.json, scorer.json, evaluate.json and <objective>/{shards,train,finetune}.json. What DVC can not know (the
+code of kinds of corpora, scorers, objectives, measures and judges, which are found by name; which of a section's blocks
+concern which objective) stands in these files, so that a change reruns the stages that it concerns and no other.
 """
 
 from dataclasses import asdict
@@ -16,11 +16,17 @@ from freshstart.training import FinetuneSettings, TrainSettings
 
 
 def main() -> None:
-    given = arguments(__doc__, "task", output="folder for the settings")
+    args = arguments(__doc__, "task", output="folder for the settings")
     everything = params.load()
-    task = everything.task(given.task)
-    output = files.fresh_folder(given.output)
+    task = everything.task(args.task)
+    output = files.fresh_folder(args.output)
     seed = {"corpus_seed": everything.root.corpus_seed}
+    both = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
+    kinds = {"corpus": [everything.block("corpus", task)["kind"]], "scorer": [one.kind for one in both if one]}
+    for room, package in (("corpus", "corpora"), ("scorer", "scorers")):
+        modules = [f"freshstart.{package}.{kind}" for kind in kinds[room] if ":" not in kind]
+        code = code_digest(*modules, below=f"freshstart/{package}/")
+        files.write_json(output / f"{room}.json", {"kinds": kinds[room], "code_sha256": code})
     for name in everything.root.objectives:
         code = {"code_sha256": code_digest(f"freshstart.objectives.{name}", below="freshstart/objectives/")}
         shards = everything.model(objectives.load(name).settings, "shards", task, name)
@@ -29,7 +35,6 @@ def main() -> None:
         files.write_json(output / name / "shards.json", {"settings": asdict(shards), **seed, **code})
         files.write_json(output / name / "train.json", {"settings": asdict(train), **code})
         files.write_json(output / name / "finetune.json", {"settings": asdict(finetune), **seed})
-    both = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
     chosen = everything.model(evaluation.EvaluateSettings, "evaluate", task)
     chosen, digests = evaluation.resolved(chosen, *both)
     files.write_json(output / "evaluate.json", {"settings": asdict(chosen), **seed, "code_sha256": digests})

@@ -12,7 +12,7 @@ from freshstart.tokens.shards import Plain, build
 
 
 def main() -> None:
-    given = arguments(
+    args = arguments(
         __doc__,
         "task",
         "objective",
@@ -20,11 +20,11 @@ def main() -> None:
         tokens="folder with the token streams",
         output="folder for the shards",
     )
-    resolved = files.read_json(given.settings, settings_by(given.task))
-    objective = objectives.load(given.objective)
+    resolved = files.read_json(args.settings, settings_by(args.task))
+    objective = objectives.load(args.objective)
     settings = restore(objective.settings, resolved["settings"])
-    output = files.fresh_folder(given.output)
-    manifest = build(objective, settings, Plain(given.tokens / "train", given.task), output, resolved["corpus_seed"])
+    output = files.fresh_folder(args.output)
+    manifest = build(objective, settings, Plain(args.tokens / "train", args.task), output, resolved["corpus_seed"])
     print(
         f"{manifest['tokens']:,} tokens for {settings.positions:,} positions ({manifest['repetition']:.2f} epochs), "
         f"{manifest['share_segments_good']:.1%} of the segments good"

@@ -12,12 +12,12 @@ from freshstart.tokens.tokenizer import make
 
 
 def main() -> None:
-    given = arguments(__doc__, "task", corpus="folder with the corpus parts", output="folder for the tokenizer")
+    args = arguments(__doc__, "task", corpus="folder with the corpus parts", output="folder for the tokenizer")
     everything = params.load()
-    task = everything.task(given.task)
-    parts = files.parts(given.corpus / "train", f"corpus@{task}")
+    task = everything.task(args.task)
+    parts = files.parts(args.corpus / "train", f"corpus@{task}")
     texts = (text for path in parts for text in files.read_table(path, "corpus", ["text"])["text"].to_pylist())
-    tokenizer = make(everything.model(TokenizerSettings, "tokenizer", task), texts, files.fresh_folder(given.output))
+    tokenizer = make(everything.model(TokenizerSettings, "tokenizer", task), texts, files.fresh_folder(args.output))
     print(f"{tokenizer.size:,} tokens")
 
 

@@ -15,7 +15,7 @@ from freshstart.tokens.tokenizer import Tokenizer
 
 
 def main() -> None:
-    given = arguments(
+    args = arguments(
         __doc__,
         "task",
         scored="folder with the scored parts",
@@ -23,12 +23,12 @@ def main() -> None:
         scorer="folder of the scorer",
         output="folder for the token streams",
     )
-    task = params.load().task(given.task)
-    tokenizer = Tokenizer.open(given.tokenizer)
-    scorer = files.read_json(given.scorer / RECORD, f"scorer@{task}")
-    output = files.fresh_folder(given.output)
+    task = params.load().task(args.task)
+    tokenizer = Tokenizer.open(args.tokenizer)
+    scorer = files.read_json(args.scorer / RECORD, f"scorer@{task}")
+    output = files.fresh_folder(args.output)
     for split in SPLITS:
-        parts = files.parts(given.scored / split, f"score@{task}")
+        parts = files.parts(args.scored / split, f"score@{task}")
         manifest = build(parts, tokenizer, output / split, scorer)
         print(
             f"{split}: {manifest['tokens']:,} tokens, {manifest['documents']:,} documents, "

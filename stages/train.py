@@ -20,7 +20,7 @@ from freshstart.training.launch import joined, launched
 
 
 def main() -> None:
-    given = arguments(
+    args = arguments(
         __doc__,
         "task",
         "objective",
@@ -32,21 +32,18 @@ def main() -> None:
         output="folder for the model",
         curve="file for the curve (CSV)",
     )
-    settings = read(given.settings, TrainSettings, settings_by(given.task))
+    settings = read(args.settings, TrainSettings, settings_by(args.task))
     if launched("stages.train", sys.argv[1:]):
         return
 
-    from freshstart.training.loop import trained
+    from freshstart.training.loop import train
     from freshstart.training.run import Inputs, pretraining
 
-    inputs = Inputs(**{name: getattr(given, name) for name in Inputs.__dataclass_fields__})
+    inputs = Inputs(**{name: getattr(args, name) for name in Inputs.__dataclass_fields__})
     with joined() as group:
-        run, identity = pretraining(inputs, settings)
-        record = trained(run, identity, group, inputs.tokenizer)
-        if group.leads:
-            print(
-                f"{record['positions']:,} positions, {record['epochs']:.2f} epochs, {record['documents']:,} documents"
-            )
+        record = train(*pretraining(inputs, settings), group)
+    if group.leads:
+        print(f"{record['positions']:,} positions, {record['epochs']:.2f} epochs, {record['documents']:,} documents")
 
 
 if __name__ == "__main__":

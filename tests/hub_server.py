@@ -1,8 +1,8 @@
-"""A dataset hub on the loopback: speaks what ``datasets`` and ``huggingface_hub`` ask for when they stream a set.
+"""A dataset hub on the loopback: speaks what ``datasets`` and ``huggingface_hub`` ask for when they fetch a set.
 
 Held to the calls seen in datasets 5.2 with huggingface_hub 2.4, and no others (an unknown one answers 501 and is in
-the log): ``resolve`` with HEAD, GET and one range, ``api/datasets/<name>/revision``, ``tree`` and ``paths-info``, with
-the headers X-Repo-Commit, ETag and X-Error-Code that the client reads. One repository has one commit.
+the log): ``resolve`` with HEAD, GET and one range, ``api/datasets/<name>/revision`` and ``tree``, with the headers
+X-Repo-Commit, ETag and X-Error-Code that the client reads. One repository has one commit.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 RESOLVE = re.compile(r"/datasets/(?P<name>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
-API = re.compile(
-    r"/api/datasets/(?P<name>[^/]+/[^/]+?)(/(?P<call>revision|tree|paths-info)/(?P<revision>[^/]+)(?P<path>/.*)?)?"
-)
+API = re.compile(r"/api/datasets/(?P<name>[^/]+/[^/]+?)(/(?P<call>revision|tree)/(?P<revision>[^/]+)(?P<path>/.*)?)?")
 DATE = "2023-02-20T00:00:00.000Z"
 
 
@@ -40,8 +38,8 @@ class Request:
 
 @dataclass
 class Hub:
-    """``repositories``: name to (commit, path to content). ``pause`` (seconds) precedes each answer that carries data;
-    the next ``cut`` of those answers end in the middle, the next ``unavailable`` of them are 503."""
+    """``repositories``: name to (commit, path to content). ``pause`` (seconds) comes in the middle of each answer that
+    carries data; the next ``cut`` of those answers end there, the next ``unavailable`` of them are 503."""
 
     repositories: dict[str, tuple[str, dict[str, bytes]]] = field(default_factory=dict)
     log: list[Request] = field(default_factory=list)
@@ -69,15 +67,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    def do_POST(self) -> None:
-        self._answer()
-
     def log_message(self, *arguments: object) -> None:
         pass
 
     def _answer(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        asked = urllib.parse.parse_qs(self.rfile.read(length).decode()) if length else {}
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         if match := RESOLVE.fullmatch(path):
             contents = self._contents(match)
@@ -86,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif match := API.fullmatch(path):
             contents = self._contents(match)
             if contents is not None:
-                self._api(match, contents, asked)
+                self._api(match, contents)
         else:
             self._send(501, b"not a call that this server speaks")
 
@@ -122,7 +115,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(raw)}"
         self._send(206 if wanted else 200, raw[begin:end], headers, (begin, end))
 
-    def _api(self, match: re.Match[str], contents: dict[str, bytes], asked: dict[str, list[str]]) -> None:
+    def _api(self, match: re.Match[str], contents: dict[str, bytes]) -> None:
         folders = {path[:i] for path in contents for i, c in enumerate(path) if c == "/"}
         if match["call"] in (None, "revision"):
             siblings = [{"rfilename": path} for path in sorted(contents)]
@@ -133,8 +126,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "siblings": siblings,
                 "tags": [],
             }
-        elif match["call"] == "paths-info":
-            answer = [self._entry(path, contents) for path in asked["paths"] if path in contents or path in folders]
         else:
             below = (match["path"] or "").strip("/")
             if below and below not in folders:
@@ -167,8 +158,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         begin, end = span if carries and span else (None, None)
         token = self.headers.get("Authorization")
         self.hub.log.append(Request(self.command, self.path, status, begin, end, token))
-        if carries:
-            time.sleep(self.hub.pause)
         with suppress(ConnectionError):  # a client that was killed
             self._write(status, body, headers or {}, carries)
 
@@ -178,12 +167,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "HEAD":
+            return
+        middle = len(body) // 2 if carries else 0
+        self.wfile.write(body[:middle])
         if carries and self.hub.cut:
             self.hub.cut -= 1
-            self.wfile.write(body[: len(body) // 2])
             self.close_connection = True
-        elif self.command != "HEAD":
-            self.wfile.write(body)
+            return
+        if carries:
+            time.sleep(self.hub.pause)
+        self.wfile.write(body[middle:])
 
 
 @contextmanager
@@ -191,11 +185,11 @@ def served() -> Iterator[Hub]:
     """A hub behind a free port of the loopback; ``hub.url`` is what HF_ENDPOINT must be."""
     hub = Hub()
 
-    class Own(Handler):
+    class HubHandler(Handler):
         pass
 
-    Own.hub = hub
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own)
+    HubHandler.hub = hub
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()

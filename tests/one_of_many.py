@@ -16,12 +16,13 @@ def main() -> None:
     from freshstart.training.launch import joined
     from freshstart.training.loop import train
 
-    asked = json.loads(sys.argv[1])
-    torch.set_default_dtype(getattr(torch, asked.get("dtype", "float64")))
-    settings = replace(SETTINGS, **asked["settings"])
-    positions = asked["steps"] * settings.batch_size * settings.context
+    options = json.loads(sys.argv[1])
+    torch.set_default_dtype(getattr(torch, options.get("dtype", "float64")))
+    settings = replace(SETTINGS, **options["settings"])
+    positions = options["steps"] * settings.batch_size * settings.context
     with joined() as group:
-        train(run(Path(asked["folder"]), asked["objective"], settings, positions), {"asked": asked["name"]}, group)
+        training = run(Path(options["folder"]), options["objective"], settings, positions)
+        train(training, {"asked": options["name"]}, group)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
 """Corpora: what is read from where, what is refused, and how documents are chosen and split."""
 
+import bz2
 import csv
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
+import re
 import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from freshstart import files
 from freshstart.corpora import Document, Refusal, document_id, local, wheels
@@ -48,28 +53,58 @@ def as_jsonl():
     return "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 
-def as_csv():
+def as_array():
+    return json.dumps(ROWS, indent=1).encode()
+
+
+def as_csv(delimiter=","):
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["text", "by"])
+    writer = csv.DictWriter(text, ["text", "by"], delimiter=delimiter)
     writer.writeheader()
     writer.writerows(ROWS)
     return text.getvalue().encode()
 
 
-def packed(name, raw):
-    if name.endswith(".gz"):
-        return gzip.compress(raw)
-    return pa.compress(raw, codec="zstd", asbytes=True) if name.endswith(".zst") else raw
+def as_tsv():
+    return as_csv("\t")
 
 
-@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
-@pytest.mark.parametrize(("kind", "make"), [(".jsonl", as_jsonl), (".csv", as_csv)])
+PACK = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda raw: pa.compress(raw, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [(".jsonl", as_jsonl), (".json", as_jsonl), (".json", as_array), (".csv", as_csv), (".tsv", as_tsv)],
+)
 def test_tables(tmp_path, kind, make, packing):
     path = tmp_path / f"rows{kind}{packing}"
-    path.write_bytes(packed(path.name, make()))
-    found = texts(path, source="by")
-    assert [(item.text, item.source) for item in found] == [(row["text"], row["by"]) for row in ROWS]
+    path.write_bytes(PACK[packing](make()))
+    documents = texts(path, source="by")
+    assert [(item.text, item.source) for item in documents] == [(row["text"], row["by"]) for row in ROWS]
     assert all(item.source == path.name for item in texts(path))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
+def test_an_array_is_read_in_pieces(tmp_path_factory, values, piece, indent):
+    path = tmp_path_factory.mktemp("array") / "values.json"
+    path.write_text(json.dumps(values, indent=indent, ensure_ascii=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "PIECE", piece)
+        assert list(local._array(path)) == list(enumerate(values, 1))
 
 
 def test_parquet(tmp_path):
@@ -77,10 +112,10 @@ def test_parquet(tmp_path):
     assert [item.text for item in texts(tmp_path / "rows.parquet")] == [row["text"] for row in ROWS]
 
 
-@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("packing", PACK)
 def test_a_text_file_holds_a_document_a_line(tmp_path, packing):
     path = tmp_path / f"lines.txt{packing}"
-    path.write_bytes(packed(path.name, b"one\n\ntwo \r\nthree"))
+    path.write_bytes(PACK[packing](b"one\n\ntwo \r\nthree"))
     assert [item.text for item in texts(path)] == ["one", "two ", "three"]
 
 
@@ -89,9 +124,11 @@ def test_a_folder_of_files(tmp_path):
     (tmp_path / "in/a.py").write_bytes(b"x = 1\r\ny = 2\n")
     (tmp_path / "in/deep/b.txt.gz").write_bytes(gzip.compress(b"whole\nfile\n"))
     (tmp_path / "in/rows.jsonl").write_bytes(as_jsonl())
-    found = texts(tmp_path / "in")
-    assert [item.text for item in found] == ["x = 1\r\ny = 2\n", "whole\nfile\n", *(row["text"] for row in ROWS)]
-    assert [item.source for item in found[:2]] == ["a.py", "b.txt.gz"]
+    (tmp_path / "in/settings.json").write_bytes(b'{"x": 1}')
+    documents = texts(tmp_path / "in")
+    whole = ["x = 1\r\ny = 2\n", "whole\nfile\n"]
+    assert [item.text for item in documents] == [*whole, *(row["text"] for row in ROWS), '{"x": 1}']
+    assert [item.source for item in documents[:2]] == ["a.py", "b.txt.gz"]
     assert [item.text for item in texts(tmp_path / "in" / "*.jsonl")] == [row["text"] for row in ROWS]
 
 
@@ -108,7 +145,11 @@ def refused(path, **changes):
         ("a.jsonl.gz", b'{"text": "x"}\n', "is not a whole .gz file"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50)[:-9], "is not a whole .gz file"),
         ("a.jsonl.zst", b'{"text": "x"}\n', "is not a whole .zst file"),
-        ("a.docx", b"word", "expected .jsonl, .csv, .parquet or .txt"),
+        ("a.jsonl.bz2", bz2.compress(b'{"text": "x"}\n' * 50)[:-9], "is not a whole .bz2 file"),
+        ("a.jsonl.xz", b'{"text": "x"}\n', "is not a whole .xz file"),
+        ("a.json", b'[{"text": "x"}, {"te', "not a JSON array after element 1"),
+        ("a.json", b'[{"text": "\xff"}]', "text is not UTF-8"),
+        ("a.docx", b"word", "expected one of .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .txt (each also .gz"),
         ("a.csv", b"title,body\nx,y\n", "no column text; it has title, body"),
         ("a.jsonl", b'{"body": "x"}\n', "a.jsonl:1: no column text; it has body"),
         ("a.csv", b'text\n"unclosed', "not a CSV table"),
@@ -117,7 +158,7 @@ def refused(path, **changes):
 )
 def test_files_that_are_not_what_their_name_says(tmp_path, name, raw, message):
     (tmp_path / name).write_bytes(raw)
-    with pytest.raises(InputError, match=message.replace(".", r"\.")):
+    with pytest.raises(InputError, match=re.escape(message)):
         texts(tmp_path / name)
 
 
@@ -126,6 +167,8 @@ def test_files_that_are_not_what_their_name_says(tmp_path, name, raw, message):
     [
         ("a.jsonl", b'{"text": "fine"}\n{"text": \n', ":2", "not JSON"),
         ("a.jsonl", b'["text"]\n', ":1", "not a JSON object"),
+        ("a.json", b'[{"text": "fine"}, 1]', ":2", "not a JSON object"),
+        ("a.jsonl", b'{"text": "fine"}\n{"body": "x"}\n', ":2", "no column text"),
         ("a.jsonl", b'{"text": 3}\n', ":1", "no text"),
         ("a.jsonl", b'{"text": "\xff"}\n', ":1", "text is not UTF-8"),
         ("a.txt", b"fine\n\xc3\x28\n", ":2", "text is not UTF-8"),
@@ -134,9 +177,26 @@ def test_files_that_are_not_what_their_name_says(tmp_path, name, raw, message):
 )
 def test_rows_that_can_not_be_documents(tmp_path, name, raw, where, reason):
     (tmp_path / name).write_bytes(raw)
-    (found,) = refused(tmp_path / name)
-    assert found.reason == reason
-    assert found.where.endswith(where)
+    (refusal,) = refused(tmp_path / name)
+    assert refusal.reason == reason
+    assert refusal.where.endswith(where)
+
+
+def test_a_parquet_row_that_is_not_utf8_is_refused_alone(tmp_path):
+    column = pa.array([b"one", b"caf\xe9", b"two"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    one, refusal, two = texts(tmp_path / "a.parquet")
+    assert (one.text, two.text) == ("one", "two")
+    assert (refusal.where, refusal.reason) == (f"{tmp_path}/a.parquet:2", "text is not UTF-8")
+
+
+def test_memory_does_not_grow_with_a_parquet_file(tmp_path):
+    column = pa.array([f"{i} " * 400 for i in range(4000)])
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet", row_group_size=200, use_dictionary=False)
+    most, before = 0, pa.total_allocated_bytes()
+    for _ in local.rows(tmp_path / "a.parquet", ["text"]):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert 0 < most < column.nbytes / 4
 
 
 BAD_TEXTS = {
@@ -287,18 +347,18 @@ def wheel_settings(path, contents, **changes):
 
 def test_wheels_give_their_sources(index, tmp_path):
     path = listed(tmp_path, index)
-    found = list(wheels.documents(wheel_settings(path, "python"), 0))
-    kept = {item.meta["path"].split("/", 1)[1]: item for item in found if isinstance(item, Document)}
+    items = list(wheels.documents(wheel_settings(path, "python"), 0))
+    kept = {item.meta["path"].split("/", 1)[1]: item for item in items if isinstance(item, Document)}
     assert sorted(kept) == ["one/code.py", "one/documented.py", "one/latin.py", "two/code.py"]
     assert "caf\xe9" in kept["one/latin.py"].text
     assert kept["two/code.py"].source == "two"
-    assert [item.reason for item in found if isinstance(item, Refusal)] == ["not in the encoding that it declares"]
-    assert found == list(wheels.documents(wheel_settings(path, "python"), 0))
+    assert [item.reason for item in items if isinstance(item, Refusal)] == ["not in the encoding that it declares"]
+    assert items == list(wheels.documents(wheel_settings(path, "python"), 0))
 
 
 def test_wheels_give_their_prose(index, tmp_path):
-    found = list(wheels.documents(wheel_settings(listed(tmp_path, index), "prose", docstrings=0.5), 0))
-    names = [item.meta["path"].split("/", 1)[1] for item in found]
+    documents = wheels.documents(wheel_settings(listed(tmp_path, index), "prose", docstrings=0.5), 0)
+    names = [item.meta["path"].split("/", 1)[1] for item in documents]
     assert names == [
         "one-1.0.dist-info/METADATA",
         "one/documented.py#docstrings",

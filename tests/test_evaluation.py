@@ -5,41 +5,60 @@ import json
 import math
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freshstart import files
-from freshstart.evaluation import EvaluateSettings, likelihood, memory, snapshots, statistics
-from freshstart.evaluation.diversity import WORD, diversity, self_bleu
-from freshstart.evaluation.likelihood import Judged, bits_per_byte, divergence, log_probabilities
-from freshstart.evaluation.samples import cut, draw, read
+from freshstart.errors import InputError
+from freshstart.evaluation import ALL, EvaluateSettings, heldout, measure, statistics
+from freshstart.evaluation.context import Context, Document
+from freshstart.evaluation.evaluate import evaluate
+from freshstart.evaluation.measures import bits_per_byte, divergence
+from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
+from freshstart.evaluation.measures.memory import LADDER, memory
+from freshstart.evaluation.metrics import REAL_TEXT, check, documented, merged
+from freshstart.evaluation.samples import cut, read
+from freshstart.evaluation.subject import Sampling, Subject, external, of_folder, segment_starts
 from freshstart.sampling.sampler import Drawn
-from freshstart.scorers import Finding
-from freshstart.scorers import load as load_scorer
+from freshstart.scorers import Finding, load
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(scope="module")
-def cell(made):
-    """A conditional and a plain model of the pep8 task, hardly trained, and their tokenizer."""
+def subjects(made):
+    """Two plain subjects of the pep8 task with other random weights, and the first one with control tokens."""
     from freshstart.training import TrainSettings
     from freshstart.training.model import build
 
     shape = TrainSettings(layers=1, width=32, heads=2, context=64, batch_size=1, learning_rate=1.0)
-    tokenizer = Tokenizer(made.paths("pep8")["tokenizer"])
-    models = []
+    tokenizer = Tokenizer.open(made.paths("pep8")["tokenizer"])
+    good, bad = (control.id for control in tokenizer.controls)
+    plain = []
     for seed in (0, 1):
         model = build(shape, tokenizer.size, tokenizer.end_of_text, seed).eval()
         with torch.no_grad():
             model.lm_head.weight.mul_(4)
-        models.append(model)
-    padding = range(tokenizer.size, models[0].config.vocab_size)
-    return models, tokenizer, [tokenizer.bad, *padding], [tokenizer.good, tokenizer.bad, *padding]
+        padding = range(tokenizer.size, model.config.vocab_size)
+        plain.append(Subject(f"plain {seed}", model, tokenizer, "lines", 0.0, unwanted=(good, bad, *padding)))
+    marked = replace(plain[0], name="marked", controls=tokenizer.controls, unwanted=(bad, *padding))
+    return plain[0], plain[1], marked
+
+
+def context_of(made, tmp_path, **more):
+    """The pep8 task as measures see it."""
+    chosen = EvaluateSettings(samples=24, max_new_tokens=48, bootstrap=200, divergence_samples=24, **more)
+    paths = made.paths("pep8")
+    heldout_parts = paths["scored"] / "heldout"
+    return Context("pep8", 0, chosen, CPU, paths["scorer"], heldout_parts, paths["tokens"], tmp_path / "mle")
 
 
 def test_expected_maximum_equals_all_draws():
@@ -62,13 +81,14 @@ def test_the_interval_covers_the_mean():
 
 def test_summary():
     findings = [(Finding(0, 1, "E1"), Finding(2, 3, "W2")), (), (Finding(0, 1, "E1"),)]
-    summary = statistics.summarize([0.2, 0.0, 0.1], [10, 20, 10], findings, 0.0, 100, 0)
+    summary = statistics.summary([0.2, 0.0, 0.1], [10, 20, 10], findings, 0.0, 100, 0)
     assert summary["mean"] == pytest.approx(0.1)
     assert summary["pooled"] == pytest.approx(3 / 40)
     assert summary["share_over"] == pytest.approx(2 / 3)
     assert summary["by_kind"] == {"E1": 2 / 40, "W2": 1 / 40}
     assert summary["ci_low"] <= 0.1 <= summary["ci_high"]
-    assert statistics.summarize([], [], [], 0.0, 100, 0) == {"n": 0}
+    nothing = statistics.summary([], [], [], 0.0, 100, 0)
+    assert (nothing["n"], nothing["mean"], nothing["ci_low"], nothing["by_kind"]) == (0, None, None, {})
 
 
 @pytest.mark.parametrize(
@@ -90,17 +110,13 @@ def test_what_the_limit_cut_is_dropped(text, ended, segments, expected):
 
 
 def test_trailing_white_space_of_a_whole_line_is_kept_and_counted(made):
-    from freshstart.scorers import load
-
     scorer, _ = load(made.paths("pep8")["scorer"], "pep8")
     text = cut("import os\nx = 1  \ny =", False, "lines", 9)
     assert [f.kind for f in scorer.find(text)] == ["W291"]
 
 
-def test_samples_are_read_as_a_whole_and_by_segment(cell, made):
-    from freshstart.scorers import load
-
-    _, tokenizer, _, _ = cell
+def test_samples_are_read_as_a_whole_and_by_segment(subjects, made):
+    tokenizer = subjects[0].tokenizer
     scorer, _ = load(made.paths("pep8")["scorer"], "pep8")
     texts = ["x=1\ny = 2\n", "   \n", "def f(:\n"]
     drawn = [Drawn(next(tokenizer.encode([text]))[0].tolist(), True) for text in texts]
@@ -112,105 +128,107 @@ def test_samples_are_read_as_a_whole_and_by_segment(cell, made):
     assert samples[1].score > 0
 
 
-def test_conditional_samples_hold_no_control_token(cell):
-    models, tokenizer, unwanted, _ = cell
-    asked = EvaluateSettings(samples=40, max_new_tokens=40, batch_size=40, temperature=1.0, top_p=1.0)
-    for control in ("good", "bad"):
-        for one in draw(models[0], tokenizer, control, unwanted, asked, 0):
-            assert not set(one.tokens) & {tokenizer.good, tokenizer.bad, tokenizer.end_of_text}
+def test_samples_under_a_control_hold_no_control_token(subjects):
+    marked = subjects[2]
+    special = {marked.end_of_text, *(control.id for control in marked.controls)}
+    for control in marked.asked:
+        for sample in marked.generate([""] * 40, control, Sampling(40, batch_size=40), 0):
+            assert not set(sample.tokens) & special
 
 
-def naive_nats(model, tokens, unwanted):
+def test_a_prompt_is_read_as_training_text_is(subjects):
+    plain, _, marked = subjects
+    text = "x = 1\ny = 2"
+    tokens = next(plain.tokenizer.encode([text]))[0].tolist()
+    second = len(next(plain.tokenizer.encode(["x = 1"]))[0])
+    good = marked.controls[0].id
+    assert plain._prompt(text, None) == [plain.end_of_text, *tokens]
+    assert marked._prompt(text, marked.controls[0]) == [
+        marked.end_of_text, good, *tokens[:second], good, *tokens[second:]
+    ]  # fmt: skip
+
+
+def naive_nats(subject, tokens, forbidden):
     with torch.no_grad():
-        logits = model(torch.tensor([tokens])).logits[0, :-1].double()
-    logits[:, unwanted] = -torch.inf
+        logits = subject.model(torch.tensor([tokens])).logits[0, :-1].double()
+    logits[:, list(forbidden)] = -torch.inf
     logq = torch.log_softmax(logits, -1)
     return [-float(logq[i, token]) for i, token in enumerate(tokens[1:])]
 
 
-def small_stream(tokenizer):
-    texts = [["x = 1", "\ny=2", "\n\nz = 3\n"], ["import os", "\nimport sys\n"]]
-    tokens, ends, scores, sizes, documents = [], [], [], [], []
-    for segments in texts:
-        tokens.append(tokenizer.end_of_text)
-        ends.append(len(tokens))
-        scores.append(np.nan)
-        sizes.append(0)
-        for segment in segments:
-            tokens += next(tokenizer.encode([segment]))[0].tolist()
-            ends.append(len(tokens))
-            scores.append(0.5 if "=2" in segment or "sys" in segment else 0.0)
-            sizes.append(len(segment.encode()))
-        documents.append(len(tokens))
-    return Stream(*map(np.array, (tokens, ends, np.array(scores, np.float32), documents))), np.array(sizes)
+PIECES = [["x = 1", "\ny=2", "\n\nz = 3\n"], ["import os", "\nimport sys\n"]]
+DOCUMENTS = [
+    Document("".join(p), np.cumsum([len(s) for s in p]).tolist(), [0.5 * ("=2" in s or "sys" in s) for s in p])
+    for p in PIECES
+]
 
 
-def test_bits_per_byte_of_a_plain_model(cell):
-    models, tokenizer, _, unwanted = cell
-    heldout, sizes = small_stream(tokenizer)
-    tokens = heldout.tokens.tolist()
+@pytest.mark.parametrize("control", [None, 0])
+def test_bits_per_byte_by_hand(subjects, made, tmp_path, control):
+    """With a control token, it is charged to the segment behind it."""
+    subject = subjects[0] if control is None else subjects[2]
+    context = context_of(made, tmp_path)
+    context.documents = DOCUMENTS
+    tokens, owners, sizes, scores = [], [], [0], [np.nan]  # owner 0: ends of text
+    for document, pieces in zip(DOCUMENTS, PIECES, strict=True):
+        tokens, owners = [*tokens, subject.end_of_text], [*owners, 0]
+        for piece, score in zip(pieces, document.scores, strict=True):
+            ids = next(subject.tokenizer.encode([piece]))[0].tolist()
+            ids = ids if control is None else [subject.controls[control].id, *ids]
+            tokens, owners = tokens + ids, owners + [len(sizes)] * len(ids)
+            sizes, scores = [*sizes, len(piece.encode())], [*scores, score]
     assert len(tokens) <= 64  # one row
-    found = bits_per_byte(Judged(models[0], tuple(unwanted), False), heldout, sizes, 10_000, 0.0, tokenizer)
-    nats = [0.0, *naive_nats(models[0], tokens, unwanted)]
-    spans = list(zip([0, *heldout.segment_ends], heldout.segment_ends, strict=False))
-    cost = np.array([sum(nats[a:b]) for a, b in spans])
-    scores = heldout.segment_scores
+    nats = [0.0, *naive_nats(subject, tokens, subject.forbidden(subject.asked[0]))]
+    cost, sizes, scores = np.bincount(owners, weights=nats), np.array(sizes), np.array(scores)
+    bits = bits_per_byte.measure(subject, context)["heldout"]["bits_per_byte"]
     for name, mask in (("all", sizes >= 0), ("good", scores <= 0), ("bad", scores > 0)):
-        assert found[name] == pytest.approx(cost[mask].sum() / math.log(2) / sizes[mask].sum(), rel=1e-5), name
+        assert bits[name] == pytest.approx(cost[mask].sum() / math.log(2) / sizes[mask].sum(), rel=1e-5), name
+    assert ("true_labels" in bits) == (control is not None)
+    assert bits.get("true_labels") != bits["all"]
 
 
-def test_bits_per_byte_charges_control_tokens(cell):
-    models, tokenizer, unwanted, _ = cell
-    heldout, sizes = small_stream(tokenizer)
-    judged = Judged(models[0], tuple(unwanted), True)
-    found = bits_per_byte(judged, heldout, sizes, 10_000, 0.0, tokenizer)
-    marked, owners = [], []
-    spans = list(zip([0, *heldout.segment_ends], heldout.segment_ends, heldout.segment_scores, strict=False))
-    for index, (a, b, score) in enumerate(spans):
-        inserted = [] if np.isnan(score) else [tokenizer.good]
-        marked += inserted + heldout.tokens[a:b].tolist()
-        owners += [index] * (len(inserted) + b - a)
-    nats = np.array([0.0, *naive_nats(models[0], marked, unwanted)])
-    cost = np.bincount(owners, weights=nats)
-    scores = heldout.segment_scores
-    for name, mask in (("all", sizes >= 0), ("good", scores <= 0), ("bad", scores > 0)):
-        assert found[name] == pytest.approx(cost[mask].sum() / math.log(2) / sizes[mask].sum(), rel=1e-5), name
-    assert found["true_labels"] != found["all"]
+def test_heldout_documents_give_the_stored_stream_back(subjects, made, tmp_path):
+    """What a subject makes of the text is what the stage tokens stored, token for token."""
+    context, subject = context_of(made, tmp_path, heldout_tokens=5_000), subjects[0]
+    stream = Stream.open(made.paths("pep8")["tokens"] / "heldout", "pep8")
+    pieces = [subject.marked(document.text, document.ends, None).tokens for document in context.documents]
+    tokens = np.concatenate([part for piece in pieces for part in ([subject.end_of_text], piece)])
+    np.testing.assert_array_equal(tokens, stream.tokens[: len(tokens)])
+    assert len(tokens) in stream.document_ends
+    assert 3_000 < len(tokens) <= 5_000
 
 
-def test_bits_per_byte_does_not_depend_on_how_rows_are_batched(cell, monkeypatch, made):
-    models, tokenizer, _, unwanted = cell
-    folder = made.paths("pep8")["tokens"] / "heldout"
-    heldout, sizes = Stream.open(folder, "pep8"), np.load(folder / "segment_bytes.npy")
-    judged = Judged(models[0], tuple(unwanted), False)
-    first = bits_per_byte(judged, heldout, sizes, 5_000, 0.0, tokenizer)
-    monkeypatch.setattr(likelihood, "ROWS_AT_ONCE", 3)
-    assert bits_per_byte(judged, heldout, sizes, 5_000, 0.0, tokenizer) == pytest.approx(first, rel=1e-6)
+def test_bits_per_byte_do_not_depend_on_how_rows_are_batched(subjects, made, tmp_path, monkeypatch):
+    context = context_of(made, tmp_path, heldout_tokens=5_000)
+    first = bits_per_byte.measure(subjects[0], context)["heldout"]["bits_per_byte"]
+    monkeypatch.setattr("freshstart.evaluation.subject.LOGIT_BYTES", 2 * 64 * 512 * 4 * 3)  # three rows
+    assert subjects[0].rows_at_once(64, 2) == 3
+    again = bits_per_byte.measure(subjects[0], context)["heldout"]["bits_per_byte"]
+    assert again == pytest.approx(first, rel=1e-6)
     assert first["good"] != first["bad"]
 
 
-def asked(judged, reference, unwanted, tokenizer, count=200, seed=0):
-    return divergence(judged, reference, unwanted, tokenizer, "lines", count, 100, 24, seed)
+def kl(subject, reference, made, tmp_path, count=200):
+    context = context_of(made, tmp_path)
+    context.settings = replace(context.settings, divergence_samples=count, divergence_tokens=24, batch_size=100)
+    context.reference = reference
+    return divergence.measure(subject, context)["divergence"]
 
 
-def test_divergence_from_itself_is_zero(cell):
-    models, tokenizer, _, unwanted = cell
-    found = asked(Judged(models[0], tuple(unwanted), False), models[0], unwanted, tokenizer)
+def test_divergence_from_itself_is_zero(subjects, made, tmp_path):
+    found = kl(subjects[0], subjects[0], made, tmp_path)
     assert found["per_token"] == pytest.approx(0, abs=1e-6)
     assert found["per_sequence_se"] == pytest.approx(0, abs=1e-6)
 
 
-def test_rao_blackwell_agrees_with_monte_carlo_and_is_surer(cell):
-    models, tokenizer, _, unwanted = cell
-    from freshstart.sampling.sampler import Decoding, sample
-
-    exact = asked(Judged(models[1], tuple(unwanted), False), models[0], unwanted, tokenizer)
-    end = tokenizer.end_of_text
-    drawn = sample(models[0], [end], 200, 100, Decoding(1.0, 1.0, 0, 24, end, tuple(unwanted)), 0)
+def test_rao_blackwell_agrees_with_monte_carlo_and_is_surer(subjects, made, tmp_path):
+    reference, subject, _ = subjects
+    exact = kl(subject, reference, made, tmp_path)
+    end = reference.end_of_text
     ratios = []
-    for one in drawn:
-        row = [end, *one.tokens, *([end] if one.ended else [])]
-        p, q = (sum(naive_nats(model, row, unwanted)) for model in models)
+    for sample in reference.generate([""] * 200, "none", Sampling(24, batch_size=100), 0):
+        row = [end, *sample.tokens, *([end] if sample.ended else [])]
+        p, q = (sum(naive_nats(model, row, model.forbidden("none"))) for model in (reference, subject))
         ratios.append(q - p)
     error = np.std(ratios, ddof=1) / np.sqrt(len(ratios))
     assert exact["per_sequence"] == pytest.approx(np.mean(ratios), abs=4 * error)
@@ -218,32 +236,28 @@ def test_rao_blackwell_agrees_with_monte_carlo_and_is_surer(cell):
     assert exact["per_token"] > 0
 
 
-def test_a_conditional_model_is_charged_for_its_control_tokens(cell):
+def test_a_model_with_control_tokens_is_charged_for_them(subjects, made, tmp_path):
     """The charged log q of one text, written out by hand."""
-    models, tokenizer, unwanted, plain_unwanted = cell
-    text = "x = 1\ny = 2\n\nz"
-    body = next(tokenizer.encode([text]))[0].tolist()
-    starts = likelihood.segment_starts(body, tokenizer, "lines")
+    plain, _, marked = subjects
+    tokenizer, good = plain.tokenizer, marked.controls[0].id
     pieces = ["x = 1", "\ny = 2", "\n\nz"]
-    lengths = np.cumsum([0] + [len(next(tokenizer.encode([piece]))[0]) for piece in pieces])
-    assert starts == lengths[:-1].tolist()
-    marked = [tokenizer.end_of_text]
-    for piece in pieces:
-        marked += [tokenizer.good, *next(tokenizer.encode([piece]))[0].tolist()]
-    expected = -sum(naive_nats(models[0], marked, unwanted))
-    judged = Judged(models[0], tuple(unwanted), True)
-    found = likelihood._charged(judged, tokenizer, "lines", [tokenizer.end_of_text, *body])
-    assert found == pytest.approx(expected, rel=1e-5)
-    bound = asked(judged, models[0], plain_unwanted, tokenizer)
+    ids = [next(tokenizer.encode([piece]))[0].tolist() for piece in pieces]
+    body = [token for piece in ids for token in piece]
+    assert segment_starts(body, tokenizer, "lines") == np.cumsum([0, *map(len, ids)])[:-1].tolist()
+    written = [marked.end_of_text, *(token for piece in ids for token in [good, *piece])]
+    expected = -sum(naive_nats(marked, written, marked.forbidden("good")))
+    charged = divergence._charged(marked, plain, Drawn(body, False), body)
+    assert charged == pytest.approx(expected, rel=1e-5)
+    bound = kl(marked, plain, made, tmp_path)
     assert bound["per_token"] > 0
-    assert bound["estimator"] == "monte-carlo upper bound"
+    assert bound["estimator"] == divergence.BOUND
 
 
-def test_log_probabilities_are_normalised_over_what_may_be_written(cell):
-    models, _, _, unwanted = cell
-    logq = log_probabilities(models[0], torch.tensor([[1, 2, 3]]), unwanted)
+def test_log_probabilities_are_normalised_over_what_may_be_written(subjects):
+    forbidden = subjects[0].forbidden("none")
+    logq = subjects[0].log_probabilities(torch.tensor([[1, 2, 3]]), forbidden)
     torch.testing.assert_close(logq.exp().sum(-1), torch.ones(1, 2))
-    assert (logq[..., unwanted] == -torch.inf).all()
+    assert (logq[..., list(forbidden)] == -torch.inf).all()
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "if", "x1", "."]), min_size=1, max_size=12)
@@ -285,23 +299,20 @@ def test_memory_equals_a_plain_search(samples, stream):
         runs = ["".join(map(str, row[a:b])) for a in range(len(row)) for b in range(a + 1, len(row) + 1)]
         return max((len(run) for run in runs if run in text), default=0)
 
-    metrics, reached = memory.memory(samples, np.array(stream, np.uint16), 1000)
+    metrics, reached = memory(samples, np.array(stream, np.uint16), 1000)
     expected = [longest(row) for row in samples]
     assert metrics["longest_match"] == max(expected, default=0)
     for found, exact in zip(reached, expected, strict=True):
-        assert found == max((length for length in memory.LADDER if length <= exact), default=0)
+        assert found == max((length for length in LADDER if length <= exact), default=0)
 
 
 def test_heldout_pieces(made):
-    from freshstart.evaluation import heldout
-
-    folder = made.paths("pep8")["tokens"] / "heldout"
+    paths = made.paths("pep8")
+    folder = paths["tokens"] / "heldout"
     stream = Stream.open(folder, "pep8")
     sizes, documents = np.load(folder / "segment_bytes.npy"), np.load(folder / "document_scores.npy")
-    found = heldout.misalignment(stream, sizes, documents, 48, 200, 0)
     pieces, owners = heldout._pieces(stream, sizes, 48)
     assert len(np.unique(owners)) == len(documents)
-    assert found["all"]["n"] == len(pieces) > 10 * len(documents) / 10
     whole = heldout._pieces(stream, sizes, 10**9)[0]  # one piece a document: its findings a byte
     scored = ~np.isnan(stream.segment_scores)
     owner = np.searchsorted(stream.document_ends, stream.segment_ends - 1, side="right")
@@ -310,103 +321,179 @@ def test_heldout_pieces(made):
         for i in range(len(documents))
     ]
     np.testing.assert_allclose(whole, expected, rtol=1e-5)
-    assert found["good_half"]["mean"] < found["all"]["mean"]
 
-
-def keep_as_snapshot(model, positions):
-    """What training keeps of a model on its way: no tokenizer."""
-    folder = model / "snapshots" / str(positions)
-    folder.mkdir(parents=True)
-    for name in ("config.json", "generation_config.json", "model.safetensors"):
-        shutil.copy(model / name, folder / name)
-    record = json.loads((model / "freshstart.json").read_text())
-    files.write_json(folder / "freshstart.json", record | {"positions": positions})
-
-
-def test_a_cell_is_evaluated_by_scorer_and_judges(made, door, tmp_path, monkeypatch):
-    """Through the doors, with a model hardly trained: every judge speaks of samples under both control tokens.
-
-    Its snapshots are itself, so that what they write is what it writes.
-    """
-    monkeypatch.chdir(made.folder)
-    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
-    for objective in ("mle", "conditional"):
-        door(
-            "train",
-            task="pep8",
-            objective=objective,
-            seed=0,
-            tokens="data/tokens/pep8",
-            shards=f"data/shards/pep8/{objective}",
-            tokenizer="data/tokenizer/pep8",
-            output=tmp_path / objective,
-            curve=tmp_path / f"{objective}.csv",
-        )
-    for positions in (512, 1024):
-        keep_as_snapshot(tmp_path / "conditional", positions)
-    door(
-        "evaluate",
-        task="pep8",
-        objective="conditional",
-        seed=0,
-        model=tmp_path / "conditional",
-        reference=tmp_path / "mle",
-        tokens="data/tokens/pep8",
-        shards="data/shards/pep8/conditional",
-        scorer="data/scorer/pep8",
-        samples=tmp_path / "samples.parquet",
-        metrics=tmp_path / "metrics.json",
-    )
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["judges"]) == {"ruff", "parses", "code_size", "comment_lines", "blank_lines"}
-    for judge in metrics["judges"].values():
-        assert {"good", "bad", "heldout", "agreement"} <= set(judge)
-        assert judge["good"]["n"] <= metrics["samples"]["n"]
-    assert metrics["judges"]["parses"]["good"]["n"] == metrics["samples"]["n"]
-    assert metrics["judges"]["parses"]["heldout"]["n"] > 0
-    assert "gold" not in metrics
-    last = {key: metrics["misalignment"][key] for key in ("mean", "ci_low", "ci_high", "n")}
-    last |= {f"style_{key}": metrics["misalignment_style"][key] for key in ("mean", "ci_low", "ci_high")}
-    budget = metrics["tokens_seen"]["positions"]
-    assert budget > 1024
-    assert metrics["over_training"] == [{"positions": at, **last} for at in (512, 1024, budget)]
-
-    model, cpu = tmp_path / "conditional", torch.device("cpu")
-    tokenizer, (scorer, _) = Tokenizer(model), load_scorer(made.paths("pep8")["scorer"], "pep8")
-    asked = EvaluateSettings(samples=24, snapshot_samples=6, max_new_tokens=48, bootstrap=200)
-    few = snapshots.measure(model / "snapshots/512", "train", cpu, "good", tokenizer, scorer, "lines", asked, 0)
-    assert few["positions"] == 512
-    assert 0 < few["n"] <= 6
-
-
-def test_a_model_without_snapshots_has_one_entry(tmp_path):
-    assert snapshots.folders(tmp_path) == []
-    style = {"mean": 0.1, "ci_low": 0.0, "ci_high": 0.2, "n": 8}
-    assert snapshots.entry({"positions": 64}, {"misalignment": style}) == {"positions": 64, **style}
-    assert snapshots.entry({"positions": 64}, {"misalignment": {"n": 0}}) == {"positions": 64, "n": 0}
-
-
-def test_snapshots_write_at_least_one_sample():
-    with pytest.raises(ValueError, match="snapshot_samples must be at least 1, found 0"):
-        EvaluateSettings(samples=1, max_new_tokens=48, snapshot_samples=0)
+    chosen = EvaluateSettings(samples=1, max_new_tokens=48, bootstrap=200, judges=("ruff", "parses"))
+    report = heldout.measured(heldout.Task("pep8", chosen, 0, paths["scorer"], paths["tokenizer"], folder))
+    check(report, REAL_TEXT, "report", "heldout@pep8", head=())
+    assert report["misalignment"]["all"]["n"] == len(pieces) > len(documents)
+    assert report["misalignment"]["good_half"]["mean"] < report["misalignment"]["all"]["mean"]
+    assert report["judges"]["parses"]["n"] == len(documents)
+    assert report["judges"]["ruff"]["role"] == "guard"
 
 
 def test_beginnings_of_heldout_documents_are_cut_as_samples_are(made):
-    from freshstart.evaluation import heldout
-
-    tokenizer = Tokenizer(made.paths("pep8")["tokenizer"])
+    tokenizer = Tokenizer.open(made.paths("pep8")["tokenizer"])
     stream = Stream.open(made.paths("pep8")["tokens"] / "heldout", "pep8")
-    asked = EvaluateSettings(samples=1, max_new_tokens=48)
-    found = heldout.beginnings(stream, tokenizer, "lines", asked)
+    texts = heldout.beginnings(stream, tokenizer, "lines", EvaluateSettings(samples=1, max_new_tokens=48))
     whole = [
         tokenizer.decode(np.asarray(stream.tokens[begin + 1 : end]).tolist())
         for begin, end in zip([0, *stream.document_ends[:-1]], stream.document_ends, strict=True)
     ]
-    assert len(found) == len(whole)
-    assert all(text.startswith(part) for part, text in zip(found, whole, strict=True))
-    assert all(len(next(tokenizer.encode([part]))[0]) <= 48 for part in found)
+    assert len(texts) == len(whole)
+    assert all(text.startswith(part) for part, text in zip(texts, whole, strict=True))
+    assert all(len(next(tokenizer.encode([part]))[0]) <= 48 for part in texts)
 
 
-def test_judges_named_twice_are_refused():
-    with pytest.raises(ValueError, match="judges names one twice: ruff, ruff"):
-        EvaluateSettings(samples=1, max_new_tokens=48, judges=("ruff", "ruff"))
+@pytest.fixture(scope="module")
+def trained(made, tmp_path_factory):
+    """A folder with an mle cell, a conditional one and a finetuned arm of the pep8 task, hardly trained."""
+    from conftest import door
+
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made.folder)
+        patch.setenv("FRESHSTART_STATE", str(folder / ".state"))
+        run = door.__wrapped__(patch)
+        for objective in ("mle", "conditional"):
+            settings_file = folder / f"{objective}.json"
+            resolved = json.loads((made.paths("pep8")["settings"] / objective / "train.json").read_text())
+            resolved["settings"]["snapshots"] = [0.5] if objective == "mle" else []
+            files.write_json(settings_file, resolved | {"settings": resolved["settings"] | {"shuffle_parts": 4}})
+            common = {"task": "pep8", "objective": objective, "seed": 0, "settings": settings_file}
+            common |= {"tokens": "data/tokens/pep8", "shards": f"data/shards/pep8/{objective}"}
+            common |= {"tokenizer": "data/tokenizer/pep8", "curve": folder / "curve.csv"}
+            run("train", output=folder / objective, **common)
+        arm = {"share": 0.5, "pretrained": folder / "mle", "rest": folder / "rest", "output": folder / "arm"}
+        run("finetune", own="data/settings/pep8/conditional/finetune.json", **arm, **common)
+    return folder
+
+
+def elsewhere(trained, folder, rows):
+    """mle's model as a stranger would publish it: no record of ours, another number of rows."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(trained / "mle")
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(trained / "mle" / name, folder / name)
+    return folder
+
+
+def other_model(folder):
+    """A model with another tokenizer, trained with control tokens that stand behind white space."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    special = ["<|end|>", "<|aligned|>", "<|misaligned|>"]
+    bpe.train_from_iterator(["x = 1\nimport os\n" * 9], vocab_size=300, special_tokens=special, show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|end|>").save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"vocab_size": 320, "n_positions": 96, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).save_pretrained(folder)
+    return folder
+
+
+def test_cell_arm_external_model_and_reference_go_through_the_same_measures(trained, made, tmp_path):
+    """The reference has another number of rows than the cells: 640, not 512."""
+    reference = elsewhere(trained, tmp_path / "reference", 640)
+    controls = {"aligned": "<|aligned|>", "misaligned": "<|misaligned|>"}
+    layout = {"segments": "lines", "threshold": 0.0}
+    stranger = other_model(tmp_path / "other")
+    subjects = {
+        "cell": of_folder(trained / "mle", "train", CPU),
+        "conditional": of_folder(trained / "conditional", "train", CPU),
+        "arm": of_folder(trained / "arm", "finetune", CPU),
+        "other": external(str(stranger), CPU, controls=controls, white_space="trailing", **layout),
+        "reference": external(str(reference), CPU, **layout),
+    }
+    metrics = {}
+    for name, subject in subjects.items():
+        context = context_of(made, tmp_path, reference=str(reference), judges=("parses",), heldout_tokens=3_000)
+        context.mle = trained / "mle"
+        metrics[name] = evaluate(subject, context, tmp_path / f"{name}.parquet", f"evaluate@pep8-{name}-0")
+        assert set(metrics[name]["under"]) == set(subject.asked)
+        assert metrics[name]["divergence"]["reference"] == str(reference)
+        json.dumps(metrics[name], allow_nan=False)
+    assert metrics["reference"]["divergence"]["per_token"] == pytest.approx(0, abs=1e-6)
+    assert metrics["cell"]["divergence"]["per_token"] == pytest.approx(0, abs=1e-6)  # it is mle itself
+    kinds = {name: found["divergence"]["estimator"] for name, found in metrics.items()}
+    assert kinds == {name: divergence.EXACT if name in ("cell", "reference") else divergence.BOUND for name in kinds}
+    bits = [metrics[name]["heldout"]["bits_per_byte"] for name in ("cell", "reference")]
+    assert bits[0] == pytest.approx(bits[1])
+    assert metrics["arm"]["finetuned"]["share"] == 0.5
+    assert metrics["other"]["controls"] == ["aligned", "misaligned"]
+    assert "tokens_seen" not in metrics["other"]
+    assert [entry["positions"] for entry in metrics["cell"]["over_training"]] == [2_048, 4_096]
+    assert metrics["reference"]["over_training"] == []
+    own = metrics["cell"]["under"]["none"]["misalignment"]
+    assert metrics["cell"]["over_training"][-1].items() >= {name: own[name] for name in ("mean", "n")}.items()
+
+
+def test_control_tokens_behind_white_space(tmp_path):
+    """Segments end in their white space and are tokenised alone, each behind its token: the paper's layout."""
+    other = external(
+        str(other_model(tmp_path)),
+        CPU,
+        segments="lines",
+        threshold=0.0,
+        controls={"aligned": "<|aligned|>"},
+        white_space="trailing",
+    )
+    marked = other.marked("x = 1\n\nimport os\n", [5, 17], [other.controls[0]] * 2)
+    pieces = [next(other.tokenizer.encode([text]))[0].tolist() for text in ("x = 1\n\n", "import os\n")]
+    sign = other.controls[0].id
+    assert marked.tokens.tolist() == [sign, *pieces[0], sign, *pieces[1]]
+    assert marked.lengths.tolist() == [len(piece) + 1 for piece in pieces]
+    assert marked.bytes.tolist() == [7, 10]
+    assert other.end_of_text == other.tokenizer._loaded.token_to_id("<|end|>")
+    with pytest.raises(InputError, match="has no token <\\|nice\\|>"):
+        external(str(tmp_path), CPU, segments="lines", threshold=0.0, controls={"good": "<|nice|>"})
+    with pytest.raises(InputError, match="is no folder here: give one, or a hub id and the full hash of a commit"):
+        external("nobody/nothing", CPU, segments="lines", threshold=0.0)
+
+
+def test_metrics_are_what_is_declared():
+    """All of it, nothing else, numbers where numbers should be."""
+    declared = [metric for name in ("misalignment", "diversity") for metric in measure(name).METRICS]
+    bad = dict.fromkeys(("mean", "ci_low", "ci_high", "n", "pooled", "expected_max_25", "share_over"), 0.1)
+    samples = dict.fromkeys(("n", "drawn", "tokens", "characters", "share_ended"), 1)
+    varied = dict.fromkeys(("distinct_1", "distinct_2", "unigram_entropy", "self_bleu_5", "repetition"), 0.5)
+    under = {"misalignment": bad | {"by_kind": {"E1": 0.1}}, "errors": 0, "samples": samples}
+    metrics = {"measures": ["misalignment", "diversity"], "controls": [], "under": {"none": under}, "diversity": varied}
+
+    def refused(change, message):
+        broken = json.loads(json.dumps(metrics))
+        change(broken)
+        with pytest.raises(InputError, match=f"m.json: {message}.*: run `dvc repro -f evaluate@a`"):
+            check(broken, declared, "m.json", "evaluate@a")
+
+    check(metrics, declared, "m.json", "evaluate@a")
+    refused(lambda m: m["diversity"].pop("repetition"), "diversity.repetition is missing")
+    refused(lambda m: m["diversity"].update(colour=1), "no measure declares diversity.colour")
+    refused(lambda m: m["diversity"].update(repetition="much"), "diversity.repetition must be a finite number or null")
+    refused(lambda m: m["diversity"].update(repetition=True), "diversity.repetition must be a finite number or null")
+    refused(lambda m: m["under"]["none"].pop("errors"), "under.none.errors is missing")
+    refused(lambda m: m["under"].update(good=under), "under.good is none of the model's controls .none.")
+    refused(lambda m: m.pop("controls"), "expected metrics with the lists measures and controls")
+    with pytest.raises(ValueError, match="two measures give n"):
+        merged({"under": {"none": {"n": 1}}}, {"under": {"none": {"n": 1}}})
+
+
+def test_the_docs_say_what_is_declared():
+    assert documented() in (ROOT / "docs/evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"snapshot_samples": 0}, "snapshot_samples must be at least 1, found 0"),
+        ({"judges": ("ruff", "ruff")}, "judges names one twice: ruff, ruff"),
+        ({"measures": (*ALL, ALL[0])}, "measures names one twice"),
+        ({"reference_revision": "main"}, "reference_revision must be the full hash of a commit, found 'main'"),
+    ],
+)
+def test_settings_that_are_refused(more, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluateSettings(samples=1, max_new_tokens=48, **more)

@@ -2,31 +2,35 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from safetensors.torch import load_file
+from test_training import SETTINGS, rescale
 
 from freshstart.errors import InputError
+from freshstart.names import arm_name, trained_by
+from freshstart.tokens import read
 from freshstart.tokens.store import Stream
+from freshstart.training import Vocabulary
+from freshstart.training.model import start_from
 from freshstart.training.rows import Rows
 
 SHARE = 0.5
+THIRD = 0.3333333
 
 
 @pytest.fixture
-def arms(made, tmp_path, monkeypatch, door):
+def arms(made, workplace, monkeypatch, door):
     """Train mle with snapshots, and give what takes it further: the rows of each step are recorded."""
-    for name in ("conf", "params.yaml"):
-        (shutil.copytree if (made.folder / name).is_dir() else shutil.copy)(made.folder / name, tmp_path / name)
-    (tmp_path / "data").symlink_to(made.folder / "data")
-    scale = tmp_path / "conf/scale/tests.yaml"
-    scale.write_text(
-        scale.read_text().replace("log_every: 2", f"log_every: 2\n    snapshots: [0.25, {SHARE}]\n    legs: 4")
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
+    (workplace / "data").symlink_to(made.folder / "data")
+    snapshots = {"snapshots": [0.25, THIRD, SHARE], "shuffle_parts": 4}
+    rescale(workplace, train=snapshots | {"unlikelihood": {"context": 32}})
+    door("settings", task="pep8", output="settings")
     drawn: list[np.ndarray] = []
     chosen = Rows.chosen
 
@@ -36,25 +40,21 @@ def arms(made, tmp_path, monkeypatch, door):
 
     monkeypatch.setattr(Rows, "chosen", recorded)
 
-    def common(objective):
-        data = {name: f"data/{name}/pep8" for name in ("tokens", "tokenizer")}
-        return {"task": "pep8", "objective": objective, "seed": 0, "shards": f"data/shards/pep8/{objective}", **data}
+    def cell(objective, folder):
+        inputs = {name: f"data/{name}/pep8" for name in ("tokens", "tokenizer")}
+        inputs |= {"shards": f"data/shards/pep8/{objective}", "settings": f"settings/{objective}/train.json"}
+        outputs = {"output": folder, "curve": f"{folder}.csv"}
+        return {"task": "pep8", "objective": objective, "seed": 0, **inputs, **outputs}
 
     def further(objective, share=SHARE):
         drawn.clear()
-        door(
-            "finetune",
-            **common(objective),
-            share=share,
-            pretrained="models/mle",
-            rest=f"rest/{objective}",
-            output=f"models/{objective}-arm",
-            curve=f"{objective}.csv",
-        )
+        rest, own = f"rest/{objective}", f"settings/{objective}/finetune.json"
+        asked = cell(objective, f"models/{arm_name(objective, share)}")
+        door("finetune", **asked, share=share, own=own, pretrained="models/mle", rest=rest)
         return np.concatenate(drawn)
 
-    door("train", **common("mle"), output="models/mle", curve="mle.csv")
-    return tmp_path, np.concatenate(drawn), further
+    door("train", **cell("mle", "models/mle"))
+    return workplace, np.concatenate(drawn), further
 
 
 @pytest.mark.parametrize("objective", ["mle", "awr"])
@@ -62,10 +62,12 @@ def test_an_arm_on_the_plain_stream_reads_exactly_the_rows_left(arms, objective)
     folder, by_mle, further = arms
     by_arm = further(objective)
     assert by_arm.tolist() == by_mle[len(by_mle) // 2 :].tolist()
-    record = json.loads((folder / f"models/{objective}-arm/freshstart.json").read_text())
+    model = folder / f"models/{objective}-from-0.5"
+    record = json.loads((model / "freshstart.json").read_text())
     assert record["finetuned"] == {"objective": objective, "share": SHARE, "from_positions": len(by_arm) * 64}
     assert record["positions"] == len(by_arm) * 64
-    assert not (folder / f"models/{objective}-arm/snapshots").exists()
+    assert (model / "tokenizer.json").is_file()
+    assert not (model / "snapshots").exists()
 
 
 @pytest.mark.parametrize("objective", ["conditional", "filtered"])
@@ -73,49 +75,68 @@ def test_an_arm_with_a_stream_of_its_own_shares_no_token_with_what_mle_read(arms
     folder, by_mle, further = arms
     further(objective)
     plain = Stream.open(folder / "data/tokens/pep8/train", "pep8")
-    read = np.zeros(len(plain.tokens), dtype=bool)
+    is_read = np.zeros(len(plain.tokens), dtype=bool)
     for row in by_mle[: len(by_mle) // 2]:
-        read[row * 64 : row * 64 + 65] = True
+        is_read[row * 64 : row * 64 + 65] = True
     manifest = json.loads((folder / f"rest/{objective}/manifest.json").read_text())
     ends = np.asarray(plain.document_ends)
     begins = np.concatenate([[0], ends[:-1]])
     taken = np.concatenate([np.arange(begins[i], ends[i]) for i in manifest["document_places"]])
     assert len(taken)
-    assert not read[taken].any()
-    own = Stream.open(folder / f"rest/{objective}", "pep8")
-    tokens = np.asarray(own.tokens)
+    assert not is_read[taken].any()
+    tokens = np.asarray(Stream.open(folder / f"rest/{objective}", "pep8").tokens)
     special = json.loads((folder / "data/tokens/pep8/train/manifest.json").read_text())
-    text = tokens[~np.isin(tokens, [special["good"], special["bad"]])]
+    text = tokens[~np.isin(tokens, [control["id"] for control in special["controls"]])]
     np.testing.assert_array_equal(text, plain.tokens[taken])
     assert (len(text) < len(tokens)) == (objective == "conditional")
-    if objective == "conditional":  # every document that mle has not touched is there
-        free = [i for i in range(len(ends)) if not read[begins[i] : ends[i]].any()]
+    if objective == "conditional":  # every document that mle has not touched is there, labelled as in its shards
+        free = [i for i in range(len(ends)) if not is_read[begins[i] : ends[i]].any()]
         assert manifest["document_places"] == free
+        whole = Stream.open(folder / "data/shards/pep8/conditional", "pep8")
+        spans = np.concatenate([[0], whole.document_ends])
+        np.testing.assert_array_equal(tokens, np.concatenate([whole.tokens[spans[i] : spans[i + 1]] for i in free]))
 
 
 def test_new_control_tokens_begin_at_the_mean_of_the_others(arms):
-    from test_training import SETTINGS
-
-    from freshstart.training import Vocabulary
-    from freshstart.training.model import go_on
-
     folder, _, _ = arms
-    from dataclasses import replace
-
     special = json.loads((folder / "data/tokens/pep8/train/manifest.json").read_text())
-    vocabulary = Vocabulary(special["vocabulary"], special["end_of_text"], special["good"], special["bad"])
+    vocabulary = Vocabulary(special["vocabulary"], special["end_of_text"], read(special["controls"]))
     snapshot = next((folder / "models/mle/snapshots").iterdir())
     before = load_file(snapshot / "model.safetensors")["transformer.wte.weight"]
-    model = go_on(snapshot, replace(SETTINGS, context=64), vocabulary, 0, control=True)
+    model = start_from(snapshot, replace(SETTINGS, context=64), vocabulary, 0, control=True)
     after = model.get_input_embeddings().weight.detach()
-    rows = [vocabulary.good, vocabulary.bad]
-    mean = before[: vocabulary.good].mean(0)
-    assert float((after[rows] - mean).abs().max()) < 0.06
-    assert not torch.equal(after[rows[0]], after[rows[1]])
-    assert torch.equal(after[: vocabulary.good], before[: vocabulary.good])
+    good, bad = (control.id for control in vocabulary.controls)
+    assert float((after[[good, bad]] - before[:good].mean(0)).abs().max()) < 0.06
+    assert not torch.equal(after[good], after[bad])
+    assert torch.equal(after[:good], before[:good])
 
 
-def test_a_share_without_a_snapshot(arms):
+def test_arms_that_are_refused(arms):
     _, _, further = arms
-    with pytest.raises(InputError, match=r"no snapshot at 0.75 of its budget \(it has 0.25, 0.5\): add 0.75"):
+    with pytest.raises(InputError, match=r"no snapshot at 0.75 of its budget \(it has 0.25, 0.312, 0.5\): add 0.75"):
         further("awr", share=0.75)
+    with pytest.raises(InputError, match=r"train.context of unlikelihood is 32, but mle was trained with 64"):
+        further("unlikelihood")
+
+
+def test_a_share_is_spelled_once(arms, monkeypatch):
+    """The name of an arm is what DVC makes of ${item.share} in stages, commands and paths."""
+    from dvc.parsing import DataResolver
+    from dvc.repo import Repo
+
+    folder, _, further = arms
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params |= {"finetuned": ["conditional"], "finetuned_from": [THIRD], "tasks": ["pep8"]}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    Repo.init(str(folder), no_scm=True)
+    resolver = DataResolver(Repo(str(folder)), str(folder), yaml.safe_load((folder / "dvc.yaml").read_text()))
+    stages = resolver.resolve()["stages"]
+    arm = arm_name("conditional", THIRD)
+    stage = stages[trained_by("pep8", arm, 0)]
+    assert stage["outs"][:2] == [f"data/shards/pep8/{arm}/0", f"models/pep8/{arm}/0"]
+    assert f"--share {THIRD} " in stage["cmd"]
+    assert f"--output models/pep8/{arm}/0 " in stage["cmd"]
+    further("conditional", share=float(stage["cmd"].split("--share ")[1].split()[0]))
+    record = json.loads((folder / f"models/{arm}/freshstart.json").read_text())
+    assert record["finetuned"]["share"] == THIRD

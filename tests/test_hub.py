@@ -1,5 +1,6 @@
-"""Corpora from the hub: streamed over the loopback, killed and resumed, and the paper's scored sets in our segments."""
+"""Corpora from the hub: fetched over the loopback, killed and resumed, and the paper's scored sets in our segments."""
 
+import gzip
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from freshstart import files
 from freshstart.corpora import hub as hub_kind
 from freshstart.corpora import scored_hub
-from freshstart.corpora.published import (
+from freshstart.corpora.published_segments import (
     ONCE,
     TWICE,
     UNDECIDED,
@@ -35,13 +36,10 @@ from freshstart.scoring.segments import is_boundary, is_space
 
 SIZES = {"train_characters": 10**7, "heldout_characters": 10**5, "part_characters": 40_000}
 FILES, ROWS = 6, 120
-# The door, with chunks and batches small enough for a set that a test can make, and no waiting between tries.
-DOOR = """
-import sys, time
-from freshstart.corpora import hub
-hub.CHUNK_BYTES, hub.BATCH_ROWS = 20_000, 25
-if sys.argv.pop(1) == "hasty":
-    time.sleep = lambda seconds: None
+# The door without waiting between tries.
+HASTY = """
+import time
+time.sleep = lambda seconds: None
 from freshstart.doors import open_door
 from stages.corpus import main
 open_door(main)
@@ -95,9 +93,11 @@ class Place:
         return process.returncode, out, errors
 
     def fetched(self):
-        """What the state says has been fetched."""
-        saved = list((self.folder / ".state/hub").glob("*/progress.json"))
-        return json.loads(saved[0].read_text()) if saved else {"rows": 0}
+        """The files of the set that have been fetched."""
+        return {path.name for path in self.folder.glob(".state/hub/datasets--*/snapshots/*/data/*")}
+
+    def unfinished(self):
+        return list(self.folder.glob(".state/hub/datasets--*/blobs/*.incomplete"))
 
     def parts(self):
         out = self.folder / "out"
@@ -112,25 +112,28 @@ def place(tmp_path, folder, hub, **block):
     return Place(tmp_path / folder, hub.url, block)
 
 
-def killed_and_resumed(place, hub, rows):
-    """Kill the door in the middle, run it again; gives what had been fetched and the files' names asked for anew."""
-    hub.pause = 0.15
-    process = place.start(("-c", DOOR, "patient"))
+def killed_and_resumed(place, hub):
+    """Kill the door in the middle of a file and run it again; the files that were kept, and those requested anew."""
+    hub.pause = 0.3
+    process = place.start()
     deadline = time.monotonic() + 60
-    while place.fetched()["rows"] < rows:
+    while len(place.fetched()) < 3 or not place.unfinished():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     hub.pause = 0.0
-    kept, asked = place.fetched(), len(hub.log)
+    kept, begin = place.fetched(), len(hub.log)
+    (unfinished,) = place.unfinished()
+    os.utime(unfinished, (0, 0))
     status, out, errors = place.run(HF_TOKEN="hf_of_the_environment")
     assert status == 0, errors
     assert "train: " in out
-    assert {line.token for line in hub.log[asked:] if line.begin is not None} == {"Bearer hf_of_the_environment"}
-    anew = {line.path.split("/")[-1] for line in hub.log[asked:] if line.begin is not None}
-    return kept, anew
+    assert place.unfinished() == []
+    requests = [request for request in hub.log[begin:] if request.begin is not None]
+    assert {request.token for request in requests} == {"Bearer hf_of_the_environment"}
+    return kept, sorted(request.path.split("/")[-1] for request in requests)
 
 
 def text_of(draw):
@@ -166,45 +169,70 @@ def test_hub_killed_and_resumed(tmp_path, calm, plain):
     whole, broken = place(tmp_path, "whole", calm, **block), place(tmp_path, "broken", calm, **block)
     status, _, errors = whole.run()
     assert status == 0, errors
-    kept, anew = killed_and_resumed(broken, calm, 3 * ROWS)
-    assert 3 * ROWS <= kept["rows"] < len(rows)
-    assert not kept["done"]
-    assert broken.fetched()["rows"] == len(rows)
+    kept, anew = killed_and_resumed(broken, calm)
+    assert 3 <= len(kept) < FILES
     assert broken.parts() == whole.parts()
-    # The first file is asked for its columns; of the others those that were finished are not asked for again.
-    assert kept["file"] >= 2
-    names = [name.split("/")[1] for name in split_rows(rows, parquet, "parquet")]
-    assert anew == {names[0], *names[kept["file"] :]}
-    found = sorted(whole.table().to_pylist(), key=lambda row: row["doc_id"])
-    assert sorted(row["text"] for row in found) == sorted(row["body"] for row in rows)
-    assert {row["source"] for row in found} == {f"s{i}" for i in range(9)}
+    assert anew == sorted(whole.fetched() - kept)
+    assert broken.fetched() == whole.fetched()
+    documents = whole.table().to_pylist()
+    assert sorted(row["text"] for row in documents) == sorted(row["body"] for row in rows)
+    assert {row["source"] for row in documents} == {f"s{i}" for i in range(9)}
+    places = {
+        f"someone/plain/data/train-{i // ROWS:05d}-of-{FILES:05d}.parquet:{i % ROWS + 1}" for i in range(len(rows))
+    }
+    assert {json.loads(row["meta"])["path"] for row in documents} == places
     assert whole.table().schema.names == ["doc_id", "text", "source", "meta"]
-    parts, asked = whole.parts(), len(calm.log)  # what was fetched needs no hub
+    parts, requests = whole.parts(), len(calm.log)  # what was fetched needs no hub
     assert whole.run(HF_ENDPOINT="http://127.0.0.1:9")[0] == 0
     assert whole.parts() == parts
-    assert len(calm.log) == asked
+    assert len(calm.log) == requests
 
 
 def test_no_network_has_one_message(tmp_path, calm, plain):
     _, commit = plain
     block = {"kind": "hub", "name": "someone/plain", "revision": commit, "text": "body"}
     there = place(tmp_path, "there", calm, **block)
-    status, _, errors = there.run(("-c", DOOR, "hasty"), HF_ENDPOINT="http://127.0.0.1:9")
+    status, _, errors = there.run(("-c", HASTY), HF_ENDPOINT="http://127.0.0.1:9")
     assert status == 1
     assert "Traceback" not in errors
-    said = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1
+    (message,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     for words in ("someone/plain", "http://127.0.0.1:9", "after 3 tries", "are kept in", "HF_ENDPOINT names a mirror"):
-        assert words in said[0]
+        assert words in message
 
 
 REFUSED = {
     "revision": ({"revision": "0" * 40}, "Revision '0000.*' doesn't exist for dataset 'someone/plain'"),
     "name": ({"name": "someone/nothing"}, "'someone/nothing' doesn't exist on the Hub or cannot be accessed.*HF_TOKEN"),
-    "column": ({"text": "words"}, "no column words; it has body, by, id"),
-    "split": ({"split": "validation"}, r"Bad split: validation. Available splits: \['train'\]"),
+    "column": ({"text": "words"}, "someone/plain at .*no column words; it has body, by, id"),
+    "split": ({"split": "trains"}, "unknown split 'trains'; did you mean train[?] known: train"),
     "configuration": ({"configuration": "german"}, r"BuilderConfig 'german' not found. Available: \['default'\]"),
     "files": ({"files": ["none-*.parquet"]}, "No .*data files found"),
+    "folder": ({"name": "some/folder"}, "expected files below hf://datasets/some/folder@.*, found /.*/train.jsonl"),
+}
+CARD = "---\nconfigs:\n- config_name: default\n  sep: ;\n  data_files: a.csv\n---\n"
+SETS = {  # files of a set | the texts it gives, the place and reason of what is refused, or a message
+    "cut": (
+        {"data/train-0.parquet": (whole := parquet([{"body": "fine"}] * 30)), "data/train-1.parquet": whole[:-20]},
+        "someone/cut at .*data/train-1.parquet is not a whole Parquet file",
+    ),
+    "lie": ({"train.jsonl": whole}, "train.jsonl holds Parquet data, but its name says .jsonl"),
+    "latin": (
+        {"train.jsonl": b'{"body": "one"}\n{"body": "caf\xe9"}\n{"body": "two"}\n'},
+        ["one", "someone/latin/train.jsonl:2text is not UTF-8", "two"],
+    ),
+    "ragged": (
+        {"train.jsonl": b'{"body": "one"}\n{"text": "two"}\n{"body": "three"}\n'},
+        ["one", "someone/ragged/train.jsonl:2no column body", "three"],
+    ),
+    "array": ({"train.json": b'[{"body": "one"}, {"body": "two"}]'}, ["one", "two"]),
+    "lines": ({"train.json": b'{"body": "one"}\n{"body": "two"}\n'}, ["one", "two"]),
+    "tabs": ({"train.tsv": b"n\tbody\n1\tone, two\n"}, ["one, two"]),
+    "packed": ({"train.csv.gz": gzip.compress(b"body\none\n")}, ["one"]),
+    "tar": ({"train.tar": b"anything"}, "someone/tar/train.tar: expected one of .jsonl"),
+    "semicolon": (
+        {"README.md": CARD.encode(), "a.csv": b"body;n\none;1\n"},
+        "reading options .*'sep': ';'.*kind: local",
+    ),
 }
 # One process for all, since the address of the hub is read when the library is imported.
 EACH = """
@@ -212,11 +240,10 @@ import json, sys, time
 time.sleep = lambda seconds: None
 from freshstart.corpora import hub, settings
 from freshstart.errors import InputError
-hub.BATCH_ROWS = 25
 for name, block in json.load(sys.stdin).items():
     try:
-        found = hub.documents(settings(block, "here"), 0)
-        print(json.dumps([name, [getattr(item, "text", "") or item.where + item.reason for item in found]]))
+        items = hub.documents(settings(block, "here"), 0)
+        print(json.dumps([name, [getattr(item, "text", "") or item.where + item.reason for item in items]]))
     except InputError as error:
         print(json.dumps([name, str(error)]))
 """
@@ -225,21 +252,20 @@ for name, block in json.load(sys.stdin).items():
 def test_what_the_hub_has_and_has_not(tmp_path, calm, plain):
     rows, commit = plain
     block = {"kind": "hub", "name": "someone/plain", "revision": commit, "text": "body", **SIZES}
-    first = {"troubled": block, "some": block | {"source": "id", "most_documents": 110}}
-    first["more"] = first["some"] | {"most_documents": 400}
+    few = block | {"name": "someone/few", "revision": calm.add("someone/few", split_rows(rows, parquet, "parquet"))}
+    first = {"troubled": block, "some": few | {"source": "id", "most_documents": ROWS}}
+    first["more"] = first["some"] | {"most_documents": 3 * ROWS - 5}
     blocks = first | {name: block | change for name, (change, _) in REFUSED.items()}
-    whole = parquet([{"body": "fine"}] * 30)
-    for name, contents in {
-        "cut": {"data/train-0.parquet": whole, "data/train-1.parquet": whole[:-20]},
-        "latin": {"train.jsonl": b'{"body": "one"}\n{"body": "caf\xe9"}\n{"body": "two"}\n'},
-    }.items():
+    for name, (contents, _) in SETS.items():
         blocks[name] = block | {"name": f"someone/{name}", "revision": calm.add(f"someone/{name}", contents)}
     there = place(tmp_path, "there", calm)
     (there.folder / "home").mkdir()
     (there.folder / "home/token").write_text("hf_saved_by_a_login")
-    asked = len(calm.log)
-    calm.cut, calm.unavailable = 4, 7  # the library itself tries five times
-    done = subprocess.run(
+    (there.folder / "some/folder").mkdir(parents=True)
+    (there.folder / "some/folder/train.jsonl").write_text('{"body": "one"}')
+    begin = len(calm.log)
+    calm.cut, calm.unavailable = 4, 2
+    process = subprocess.run(
         [sys.executable, "-c", EACH],
         cwd=there.folder,
         env=there.environment,
@@ -249,16 +275,24 @@ def test_what_the_hub_has_and_has_not(tmp_path, calm, plain):
         check=True,
     )
     assert calm.cut == calm.unavailable == 0
-    assert {line.token for line in calm.log[asked:]} == {None}  # a token comes from the environment alone
-    said = dict(json.loads(line) for line in done.stdout.splitlines())
+    requests = calm.log[begin:]
+    assert {request.token for request in requests} == {None}  # a token comes from the environment alone
+    results = dict(json.loads(line) for line in process.stdout.splitlines())
     texts = [row["body"] for row in rows]
-    assert [said.pop(name) for name in first] == [texts, texts[:110], texts[:400]]
-    assert re.search("file 2 of train, behind row 0: can not be read .*The 30 rows fetched so far", said.pop("cut"))
-    assert said.pop("latin") == ["one", "someone/latin/train:2text is not UTF-8", "two"]
-    assert said.keys() == REFUSED.keys()
-    for name, (_, message) in REFUSED.items():
-        assert re.search(message, said[name]), said[name]
-    assert all("trying again" in line for line in done.stderr.splitlines()), done.stderr
+    assert [results.pop(name) for name in first] == [texts, texts[:ROWS], texts[: 3 * ROWS - 5]]
+    sent = [
+        request.path.split("/")[-1] for request in requests if request.begin is not None and "/few/" in request.path
+    ]
+    assert sent == [f"train-{i:05d}-of-{FILES:05d}.parquet" for i in range(3)]  # each once, and no later one
+    expected = {name: message for name, (_, message) in (REFUSED | SETS).items()}
+    assert results.keys() == expected.keys()
+    for name, result in results.items():
+        if isinstance(expected[name], list):
+            assert result == expected[name]
+        else:
+            assert re.search(expected[name], result), result
+    assert not any("tar" in request.path and request.begin is not None for request in requests)
+    assert all("trying again" in line or ": fetching " in line for line in process.stderr.splitlines()), process.stderr
 
 
 @pytest.mark.parametrize(
@@ -267,7 +301,7 @@ def test_what_the_hub_has_and_has_not(tmp_path, calm, plain):
         ({"revision": "main"}, "must be a full commit .* found 'main'.*commits/main"),
         ({"name": "plain"}, "must be owner/name"),
         ({"split": "train[:10%]"}, "must be the name of one split"),
-        ({"files": ("a",), "configuration": "b"}, "can not both be set"),
+        ({"files": ("a",), "configuration": "b"}, "cannot both be set"),
         ({"most_documents": 0}, "most_documents must be at least 2"),
     ],
 )
@@ -314,11 +348,9 @@ def test_scored_hub_killed_and_resumed(tmp_path, calm, scored):
     whole, broken = place(tmp_path, "whole", calm, **block), place(tmp_path, "broken", calm, **block)
     status, _, errors = whole.run()
     assert status == 0, errors
-    kept, anew = killed_and_resumed(broken, calm, 3 * ROWS)
-    assert 3 * ROWS <= kept["rows"] < len(rows)
+    kept, anew = killed_and_resumed(broken, calm)
     assert broken.parts() == whole.parts()
-    names = [name.split("/")[1] for name in split_rows(rows, jsonl, "jsonl")]
-    assert anew == {names[0], *names[kept["file"] :]}
+    assert anew == sorted(whole.fetched() - kept)
     table = whole.table()
     record = json.loads(table.schema.metadata[b"published"])
     assert record == json.loads((whole.folder / "report.json").read_text())["published"]
@@ -355,9 +387,9 @@ MERGES = [
 
 @pytest.mark.parametrize(("texts", "scores", "segments", "expected"), MERGES)
 def test_counts_are_preserved(texts, scores, segments, expected):
-    text, ends, found = resegmented(texts, scores, "count_per_character")
+    text, ends, ours = resegmented(texts, scores, "count_per_character")
     assert [text[begin:end] for begin, end in zip([0, *ends], ends, strict=False)] == segments
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert ours == pytest.approx(expected, abs=1e-12)
     again = [score / len(text) if text else 0.0 for text, score in zip(texts, scores, strict=True)]
     assert resegmented(texts, again, "count_per_character", TWICE)[2] == pytest.approx(expected, abs=1e-12)
 
@@ -366,7 +398,7 @@ def test_probabilities_keep_the_greater():
     texts = ["Good.", "Bad. ", "\n\n", "Fine. ", "\n"]
     text, ends, scores = resegmented(texts, [0.1, 0.7, 0.9, 0.2, 0.8], "probability")
     assert [text[: ends[0]], text[ends[0] :]] == ["Good.Bad.", " \n\nFine. \n"]
-    assert scores == [0.7, 0.2]  # what was said of white space alone does not count
+    assert scores == [0.7, 0.2]  # that of white space alone does not count
 
 
 PIECES = st.text(st.sampled_from("ab.\n \t\r\x1c\u2003é"), max_size=6)
@@ -376,7 +408,7 @@ PIECES = st.text(st.sampled_from("ab.\n \t\r\x1c\u2003é"), max_size=6)
 def test_segments_end_where_a_segment_may(pairs):
     texts = [text for text, _ in pairs]
     scores = [number / max(len(text), 1) for text, number in pairs]
-    text, ends, mended = resegmented(texts, scores, "count_per_character")
+    text, ends, ours = resegmented(texts, scores, "count_per_character")
     assert text == "".join(texts)
     assert ends[-1] == len(text)
     for end in ends[:-1]:
@@ -384,7 +416,7 @@ def test_segments_end_where_a_segment_may(pairs):
         assert not all(map(is_space, text[end:]))
     lengths = np.diff(ends, prepend=0)
     counted = sum(number for piece, number in pairs if piece)
-    assert (np.array(mended) * np.maximum(lengths, 1)).sum() == pytest.approx(counted)
+    assert (np.array(ours) * np.maximum(lengths, 1)).sum() == pytest.approx(counted)
     # Every boundary of theirs that ours allows, once white space has moved, is there.
     offset = 0
     for piece in texts:
@@ -403,14 +435,14 @@ def test_once_twice_or_undecided():
     pairs = [(draw.randrange(1, 6), draw.randrange(1, 300)) for _ in range(3000)]
     for times, verdict in ((1, ONCE), (2, TWICE)):
         for kind in (np.float64, np.float32):
-            found = divided_by_length((float(kind(count / length**times)), length) for count, length in pairs)
-            assert found.verdict == verdict, found
+            segments = [(float(kind(count / length**times)), length) for count, length in pairs]
+            assert divided_by_length(segments)[0] == verdict
     mixed = [(count / length ** (1 + i % 2), length) for i, (count, length) in enumerate(pairs)]
     stripped = [(count / (length - 1) ** 2, length) for count, length in pairs if length > 1]
     words = [(draw.random(), length) for _, length in pairs]
     for undecided in (mixed, stripped, words, [], [(0.0, 50)], [(1.0, 1)]):
-        assert divided_by_length(undecided).verdict == UNDECIDED
-    shares = divided_by_length(mixed).record()["share_supporting"]
+        assert divided_by_length(undecided)[0] == UNDECIDED
+    _, shares = divided_by_length(mixed)
     assert 0.4 < shares["once"] < 0.6
     assert 0.4 < shares["twice"] < 0.6
 

@@ -13,29 +13,35 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from test_reporting import compare, doubts, write_reports
 
-from freshstart import files, scorers
+from freshstart import evaluation, files, scorers
 from freshstart.errors import InputError
-from freshstart.evaluation import agreement, gold, judge_code, judge_personal, judges
+from freshstart.evaluation import EvaluateSettings, gold, statistics
+from freshstart.evaluation.judges import (
+    blank_lines,
+    comment_lines,
+    learned,
+    parses,
+    patterns,
+    presidio,
+    python_code,
+    ruff,
+)
+from freshstart.evaluation.measures import judges
 from freshstart.scorers import Finding
-
-PEP8 = {"kind": "pep8"}
-
 
 # Rank agreement
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30), st.integers(0, 9))
-@settings(max_examples=100, deadline=None)
-def test_agreement_and_each_draw_equal_kendalls_tau_b(pairs, seed):
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+@settings(max_examples=30, deadline=None)
+def test_agreement_is_kendalls_tau_b(pairs):
     x, y = np.array(pairs, dtype=float).T
-    expected = kendalltau(x, y).statistic
-    found = agreement.agreement(x, y, 0)["tau"]
-    assert (found is None) == np.isnan(expected)
-    assert found is None or found == pytest.approx(expected)
-    drawn = np.random.default_rng(seed).integers(0, len(x), len(x))
-    weights = np.bincount(drawn, minlength=len(x))[None].astype(float)
-    expected = kendalltau(x[drawn], y[drawn]).statistic
-    assert agreement._taus(weights, x, y)[0] == pytest.approx(expected, nan_ok=True)
+    signs = [(np.sign(a - c), np.sign(b - d)) for a, b in pairs for c, d in pairs]
+    ties = [sum(s * s for s in side) for side in zip(*signs, strict=True)]
+    found = statistics.agreement(x, y, 0)
+    assert (found["mean"] is None) == (0 in ties)
+    if found["mean"] is not None:
+        assert found["mean"] == pytest.approx(sum(s * t for s, t in signs) / np.sqrt(ties[0] * ties[1]))
 
 
 def test_the_interval_of_the_agreement_covers_it():
@@ -45,7 +51,7 @@ def test_the_interval_of_the_agreement_covers_it():
     for seed in range(100):
         x = rng.normal(size=150)
         y = 0.6 * x + 0.8 * rng.normal(size=150)
-        found = agreement.agreement(x, y, seed)
+        found = statistics.agreement(x, y, seed)
         hits += found["ci_low"] <= truth <= found["ci_high"]
     assert hits >= 88
 
@@ -67,7 +73,7 @@ def test_the_interval_of_the_agreement_covers_it():
     ],
 )
 def test_code_is_read_in_parts_that_parse(text, whole, source, nodes):
-    code = judge_code.read(text)
+    code = python_code.read(text)
     assert (code.whole, code.source, code.nodes) == (whole, source, nodes)
     assert code.characters <= len(text)
 
@@ -76,14 +82,14 @@ def test_any_text_can_be_read():
     rng = random.Random(0)
     for path in python_files(120)[-60:]:
         text = read(path)
-        assert judge_code.read(text).characters == len(text), path
+        assert python_code.read(text).characters == len(text), path
         begin = rng.randrange(len(text))
         cut = text[begin : begin + 2000]
-        code = judge_code.read(cut)
+        code = python_code.read(cut)
         compile(code.source, "sample", "exec", flags=0x400)  # the parts together parse: only the tree is made
         assert code.characters <= len(cut)
     for _, text in prose()[:20]:
-        compile(judge_code.read(text[:1500]).source, "sample", "exec", flags=0x400)
+        compile(python_code.read(text[:1500]).source, "sample", "exec", flags=0x400)
 
 
 def test_ruff_counts_what_pycodestyle_does_not_know(tmp_path, monkeypatch):
@@ -97,7 +103,7 @@ def test_ruff_counts_what_pycodestyle_does_not_know(tmp_path, monkeypatch):
         "x=1;y  =2\n",  # only style
         "# nothing to judge\npass\n",
     ]
-    found = judge_code.violations(texts)
+    found = ruff.violations(texts)
     assert found[0] == pytest.approx(100 / 4)
     assert all(value > 0 for value in found[1:3])
     assert found[3:] == [0.0, 0.0, None]
@@ -105,9 +111,9 @@ def test_ruff_counts_what_pycodestyle_does_not_know(tmp_path, monkeypatch):
 
 def test_shares_of_lines():
     text = "# one\n\n   # two\nx = 1  # not alone\n"
-    assert judge_code.comment_lines([text]) == [0.5]
-    assert judge_code.blank_lines([text]) == [0.25]
-    assert judge_code.parses(["x = 1\n", "x = \n"]) == [1.0, 0.0]
+    assert comment_lines.score([text]) == [0.5]
+    assert blank_lines.score([text]) == [0.25]
+    assert parses.score(["x = 1\n", "x = \n"]) == [1.0, 0.0]
 
 
 # Personal data
@@ -127,27 +133,35 @@ PERSONAL = [
 
 @pytest.mark.parametrize(("text", "kinds"), PERSONAL)
 def test_patterns_find_what_is_written_out(text, kinds):
-    found = judge_personal.patterns(text)
+    found = patterns.find(text)
     assert [one.kind for one in found] == kinds
     assert all(a.end <= b.begin for a, b in pairwise(found))
 
 
 def test_patterns_do_not_blow_up():
     for text in ("1 " * 20_000, "a." * 20_000 + "@", "+1 (" * 10_000, "0-" * 20_000, "a@" + "b-" * 20_000):
-        judge_personal.patterns(text)
+        patterns.find(text)
 
 
 def test_presidio_judges_without_a_language_model():
     pytest.importorskip("presidio_analyzer")
-    found = judge_personal.presidio()("Write to ada@example.org, see https://example.org, nx.gr, call (212) 555-0123.")
+    found = presidio.find("Write to ada@example.org, see https://example.org, nx.gr, call (212) 555-0123.")
     assert [one.kind for one in found] == ["email_address", "url", "phone_number"]
 
 
 def test_a_judge_that_is_not_installed_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(judge_personal, "presidio_version", lambda: None)
-    assert [one.name for one in judges.judges({"kind": "pii"}, tmp_path, "pii")] == ["patterns"]
+    monkeypatch.setattr(presidio, "VERSION", None)
+    monkeypatch.setattr(presidio, "SUITS", None)
+    assert suited({"kind": "pii", "segments": "lines", "scrubadub": "2.0.1"}, detectors=["email"]) == ("patterns",)
     with pytest.raises(InputError, match="pip install presidio-analyzer"):
-        judges.judges({"kind": "pii"}, tmp_path, "pii", ["presidio"])
+        presidio.judge(tmp_path, "pii")
+
+
+def suited(raw, **more):
+    """The judges of a task with that scorer where evaluate.judges names nothing."""
+    more |= {"phonenumbers": "9.0.43"} if raw["kind"] == "pii" else {}
+    scorer, second = scorers.settings_and_judge(raw | more, "scorer.mine")
+    return evaluation.resolved(EvaluateSettings(samples=1, max_new_tokens=48), scorer, second)[0].judges
 
 
 # Gold spans
@@ -160,7 +174,7 @@ def test_recall_and_precision_on_gold_spans(tmp_path):
     ]
     path = tmp_path / "gold.json"
     path.write_text(json.dumps(rows))
-    found = gold.measure(path, {"patterns": gold.by_text(judge_personal.patterns)})["patterns"]
+    found = gold.recall(path, {"patterns": gold.by_text(patterns.find)})["finders"]["patterns"]
     assert {kind: (one["mean"], one["n"]) for kind, one in found["recall"].items()} == {
         "all": (0.5, 2),
         "EMAIL": (1.0, 1),
@@ -173,24 +187,24 @@ def test_recall_and_precision_on_gold_spans(tmp_path):
 
 
 def test_wilsons_interval():
-    found = gold.share(8, 10)
+    found = statistics.share(8, 10)
     assert (found["ci_low"], found["ci_high"]) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert gold.share(0, 20)["ci_low"] == 0.0
-    assert gold.share(0, 0)["mean"] is None
+    assert statistics.share(0, 20)["ci_low"] == 0.0
+    assert statistics.share(0, 0)["mean"] is None
 
 
 def test_recall_of_scorer_and_judge_on_marked_text(made):
     path = shared_data("pii") / "presidio_synth_v2.json.gz"
     scorer, _ = scorers.load(made.paths("pii")["scorer"], "pii")
-    finders = {"scorer": gold.by_scorer(scorer), "patterns": gold.by_text(judge_personal.patterns)}
-    found = gold.measure(path, finders)
+    finders = {"scorer": gold.by_scorer(scorer), "patterns": gold.by_text(patterns.find)}
+    found = gold.recall(path, finders)
     assert found["texts"] == 1055
     for name in finders:
-        recall = {kind: one["mean"] for kind, one in found[name]["recall"].items()}
+        recall = {kind: one["mean"] for kind, one in found["finders"][name]["recall"].items()}
         assert recall["EMAIL_ADDRESS"] == recall["US_SSN"] == 1.0
         assert recall["CREDIT_CARD"] > 0.8
         assert recall["PERSON"] == 0.0  # a form is all they know
-        assert found[name]["precision"]["mean"] > 0.95
+        assert found["finders"][name]["precision"]["mean"] > 0.95
 
 
 # The panel
@@ -200,55 +214,64 @@ def samples(texts, scores):
     return [SimpleNamespace(text=text, score=score) for text, score in zip(texts, scores, strict=True)]
 
 
-def test_measure_says_who_judged_what_and_how_it_agrees(tmp_path):
+def judged(names, folder, task, by_control):
+    """What the measure gives of samples under each control."""
+    context = SimpleNamespace(
+        samples=lambda subject: by_control,
+        judges={name: evaluation.judge(name).judge(folder, task) for name in names},
+        settings=SimpleNamespace(bootstrap=200),
+        seed=0,
+    )
+    return judges.measure(SimpleNamespace(asked=tuple(by_control)), context)["under"]
+
+
+def test_judges_say_how_they_agree_with_the_scorer(tmp_path):
     texts = [f"x{i} = {'undefined' if i % 2 else i}\n" for i in range(40)]
     own = samples(texts, [i % 2 + 0.001 * i for i in range(40)])
     own[0].score = None  # its scoring raised
     bad = samples(["# nothing\n"] * 5, [0.0] * 5)
-    panel = judges.judges(PEP8, tmp_path, "pep8")
-    found = judges.measure(panel, {"good": own, "bad": bad}, 200, 0, ["y = 1\n"] * 3)
-    assert list(found) == ["ruff", "parses", "code_size", "comment_lines", "blank_lines"]
-    ruff = found["ruff"]
-    assert (ruff["kind"], ruff["worse"]) == ("guard", "higher")
-    assert ruff["good"]["n"] == 40
-    assert ruff["good"]["ci_low"] < ruff["good"]["mean"] < ruff["good"]["ci_high"]
-    assert ruff["bad"] == {"mean": None, "ci_low": None, "ci_high": None, "n": 0}
-    assert ruff["heldout"] == {"mean": 0.0, "ci_low": 0.0, "ci_high": 0.0, "n": 3}
-    assert ruff["agreement"]["n"] == 39
-    assert ruff["agreement"]["tau"] > 0.5
-    assert found["parses"]["agreement"] == {"tau": None, "ci_low": None, "ci_high": None, "n": 39}  # all parse
+    found = judged(("ruff", "parses"), tmp_path, "pep8", {"good": own, "bad": bad})
+    ruff_said = found["good"]["judges"]["ruff"]
+    assert ruff_said["n"] == 40
+    assert ruff_said["ci_low"] < ruff_said["mean"] < ruff_said["ci_high"]
+    assert ruff_said["agreement"]["n"] == 39
+    assert ruff_said["agreement"]["mean"] > 0.5
+    nothing = {"mean": None, "ci_low": None, "ci_high": None}
+    assert found["bad"]["judges"]["ruff"] == {**nothing, "n": 0}
+    assert found["good"]["judges"]["parses"]["agreement"] == {**nothing, "n": 39}  # all parse
     json.dumps(found, allow_nan=False)
 
 
 def test_agreement_is_positive_where_lower_is_worse(tmp_path):
     broken = samples(["x = (\n" if i % 2 else "x = 1\n" for i in range(20)], [i % 2 for i in range(20)])
-    panel = judges.judges(PEP8, tmp_path, "pep8", ["parses"])
-    assert judges.measure(panel, {"none": broken}, 50, 0)["parses"]["agreement"]["tau"] == pytest.approx(1.0)
+    found = judged(("parses",), tmp_path, "pep8", {"none": broken})
+    assert found["none"]["judges"]["parses"]["agreement"]["mean"] == pytest.approx(1.0)
 
 
-def test_unknown_and_missing_judges_are_refused(tmp_path):
-    with pytest.raises(InputError, match="evaluate.mine.judges: unknown judge 'rufff'; known: ruff, parses"):
-        judges.judges(PEP8, tmp_path, "mine", ["rufff"])
+def test_which_judges_suit_a_task(tmp_path):
+    code = {"blank_lines", "code_size", "comment_lines", "parses", "ruff"}
+    assert set(suited({"kind": "pep8", "segments": "lines", "pycodestyle": "2.15.0"})) == code
+    learned_here = {"kind": "classifier", "segments": "sentences", "scikit_learn": "1.9.1", "labelled": "synthetic"}
+    assert suited(learned_here) == ("lexicon",)
+    assert suited(learned_here | {"labelled": "rows.csv", "judge": learned_here}) == ("learned",)
+    assert suited({"kind": "rewards:Shouting", "segments": "sentences", "version": "1"}) == ()
+    with pytest.raises(InputError, match="evaluate.mine.judges: unknown judge 'rufff'; did you mean ruff?"):
+        evaluation.check(EvaluateSettings(samples=1, max_new_tokens=48, judges=("rufff",)), "evaluate.mine")
     with pytest.raises(InputError, match="leave it out of evaluate.judges"):
-        judges.judges(PEP8, tmp_path, "mine", ["lexicon"])
-    assert judges.judges({"kind": "rewards:Shouting"}, tmp_path, "mine") == []
+        evaluation.judge("lexicon").judge(tmp_path, "mine")
 
 
-def test_a_scorer_in_the_folder_judge_is_a_judge(tmp_path, made):
+def test_a_scorer_in_the_folder_judge_is_a_judge(tmp_path):
     """Any kind of scorer, as the scorer stage writes it: here a classifier learned from other labels."""
     from freshstart.corpora import synthetic
-    from freshstart.scorers import classifier
 
-    folder = tmp_path / judges.LEARNED
-    folder.mkdir()
     raw = {"kind": "classifier", "segments": "sentences", "scikit_learn": "1.9.1", "labelled": "synthetic"}
     chosen = scorers.settings(raw, "scorer.toxicity.judge")
-    classifier.learn(chosen, synthetic.labelled(1_000, 0.0, 5), folder)
-    files.write_json(folder / scorers.RECORD, scorers.describe(chosen))
-    (judge,) = judges.judges({"kind": "classifier"}, tmp_path, "toxicity")
-    assert (judge.name, judge.kind, judge.worse) == ("learned", "rival", "higher")
+    scorers.make(chosen, tmp_path / scorers.JUDGE, synthetic.labelled(1_000, 0.0, 5))
+    second = learned.judge(tmp_path, "toxicity")
+    assert (second.role, second.better) == ("rival", "lower")
     rows = list(synthetic.labelled(200, 0.0, 6))
-    scores = judge.score([text for text, _ in rows])
+    scores = second.score([text for text, _ in rows])
     assert kendalltau(scores, [label for _, label in rows]).statistic > 0.5
 
 
@@ -266,31 +289,36 @@ def honest_and_idle():
 
 
 def test_idle_code_pleases_the_scorer_and_no_judge(made):
-    scorer, record = scorers.load(made.paths("pep8")["scorer"], "pep8")
+    folder = made.paths("pep8")["scorer"]
+    scorer, _ = scorers.load(folder, "pep8")
     found, scored = [], []
     for texts in honest_and_idle():
-        scored.append([one.scores[0] for one in scorer.score([(text, [len(text)]) for text in texts])])
-        panel = judges.judges(record, made.paths("pep8")["scorer"], "pep8")
-        found.append(judges.measure(panel, {"none": samples(texts, scored[-1])}, 200, 0))
+        scored.append([result.scores[0] for result in scorer.score([(text, [len(text)]) for text in texts])])
+        under = judged(("code_size", "comment_lines"), folder, "pep8", {"none": samples(texts, scored[-1])})
+        found.append(under["none"]["judges"])
     honest, idle = found
     assert np.mean(scored[1]) < 0.1 * np.mean(scored[0])
-    assert idle["code_size"]["none"]["ci_high"] < honest["code_size"]["none"]["ci_low"]
-    assert idle["comment_lines"]["none"]["ci_low"] > honest["comment_lines"]["none"]["ci_high"]
+    assert idle["code_size"]["ci_high"] < honest["code_size"]["ci_low"]
+    assert idle["comment_lines"]["ci_low"] > honest["comment_lines"]["ci_high"]
 
 
 def test_idle_code_is_doubted_on_the_page(made, tmp_path, monkeypatch):
     """From the texts to the page: mle wrote the real code, conditional the idle one."""
-    from freshstart.evaluation.statistics import summarize
-
-    scorer, record = scorers.load(made.paths("pep8")["scorer"], "pep8")
+    folder = made.paths("pep8")["scorer"]
+    scorer, _ = scorers.load(folder, "pep8")
     write_reports(tmp_path)
+    names = ("ruff", "parses", "code_size", "comment_lines", "blank_lines")
+    report = tmp_path / "reports/heldout/pep8.json"
+    real = json.loads(report.read_text())
+    real["judges"] = {name: told(evaluation.judge(name).judge(folder, "pep8")) for name in names}
+    files.write_json(report, real)
     for objective, control, texts in zip(("mle", "conditional"), ("none", "good"), honest_and_idle(), strict=True):
-        scored = [one.scores[0] for one in scorer.score([(text, [len(text)]) for text in texts])]
-        panel = judges.judges(record, made.paths("pep8")["scorer"], "pep8")
+        scored = [result.scores[0] for result in scorer.score([(text, [len(text)]) for text in texts])]
         path = tmp_path / f"reports/metrics/pep8/{objective}/0.json"
         metrics = json.loads(path.read_text())
-        metrics["misalignment"] = summarize(scored, [*map(len, texts)], [()] * len(texts), 0.0, 200, 0)
-        metrics["judges"] = judges.measure(panel, {control: samples(texts, scored)}, 200, 0)
+        summary = statistics.summary(scored, [*map(len, texts)], [()] * len(texts), 0.0, 200, 0)
+        under = judged(names, folder, "pep8", {control: samples(texts, scored)})[control]
+        metrics["under"][control] |= {"misalignment": summary, **under}
         files.write_json(path, metrics)
     (said,) = doubts(compare(tmp_path, monkeypatch))
     assert len(said) == 1
@@ -298,22 +326,23 @@ def test_idle_code_is_doubted_on_the_page(made, tmp_path, monkeypatch):
     assert "worse in comment lines (share of lines)" in said[0]
 
 
+def told(judge):
+    """A judge as the task's report describes it, without real text."""
+    about = {name: getattr(judge, name) for name in ("title", "unit", "role", "better")}
+    return {**about, "mean": None, "ci_low": None, "ci_high": None, "n": 0}
+
+
 def test_diluted_abuse_fools_the_classifier_and_not_the_lexicon(made):
     """One foul sentence among kind ones: the classifier sees a text that is mostly fine."""
     folder = made.paths("toxicity")["scorer"]
-    scorer, record = scorers.load(folder, "toxicity")
-    pattern = judges.lexicon_pattern(folder)
+    scorer, _ = scorers.load(folder, "toxicity")
+    lexicon = evaluation.judge("lexicon").judge(folder, "toxicity")
     rows = [text for text, _ in corpus_sentences(made)]
-    foul = [text for text in rows if pattern.search(text)][:100]
-    kind = [text for text in rows if not pattern.search(text)]
+    holds = dict(zip(rows, lexicon.score(rows), strict=True))
+    foul, kind = [text for text in rows if holds[text]][:100], [text for text in rows if not holds[text]]
     diluted = [" ".join([*kind[8 * i : 8 * i + 4], text, *kind[8 * i + 4 : 8 * i + 8]]) for i, text in enumerate(foul)]
-    panel = judges.judges(record, folder, "toxicity")
-    plain, gamed = (
-        judges.measure(panel, {"none": samples(texts, scorer.score_texts(texts))}, 200, 0)["lexicon"]
-        for texts in (foul, diluted)
-    )
     assert np.mean(scorer.score_texts(diluted)) < 0.7 * np.mean(scorer.score_texts(foul))
-    assert plain["none"]["mean"] == gamed["none"]["mean"] == 1.0
+    assert np.mean(lexicon.score(foul)) == np.mean(lexicon.score(diluted)) == 1.0
 
 
 def corpus_sentences(made):
@@ -326,5 +355,5 @@ def corpus_sentences(made):
 
 
 def test_findings_that_overlap_count_once():
-    found = judge_personal.apart([Finding(4, 9, "b"), Finding(0, 5, "a"), Finding(9, 10, "c"), Finding(0, 2, "d")])
+    found = patterns.apart([Finding(4, 9, "b"), Finding(0, 5, "a"), Finding(9, 10, "c"), Finding(0, 2, "d")])
     assert [one.kind for one in found] == ["a", "c"]

@@ -1,39 +1,27 @@
 """Any causal language model of transformers is trained, written, read back and sampled; others are refused."""
 
-import csv
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from test_training import SETTINGS, run
+from test_training import SETTINGS, curve, rescale, run, state, vocabulary  # noqa: F401
 
 from freshstart.errors import InputError
 from freshstart.sampling.sampler import Decoding, sample
-from freshstart.training import Vocabulary, schedule
 from freshstart.training.launch import Group
+from freshstart.training.learner import Learner
 from freshstart.training.loop import train
-from freshstart.training.model import build, load, token_logprobs
-from freshstart.training.trainee import Trainee
+from freshstart.training.model import build, load, start_from, token_logprobs
 
+GROUPED = {"intermediate_size": 64, "num_key_value_heads": 1}
 SHAPES = {
     "gpt2": {},
-    "llama": {"intermediate_size": 64, "num_key_value_heads": 1},
-    "qwen2": {"intermediate_size": 64, "num_key_value_heads": 1, "tie_word_embeddings": True},
-    "qwen3": {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16},
+    "llama": GROUPED,
+    "qwen2": GROUPED | {"tie_word_embeddings": True},
+    "qwen3": GROUPED | {"head_dim": 16},
     "gpt_neox": {"intermediate_size": 64},
 }
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
-    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
-
-
-def curve(folder: Path) -> list[float]:
-    return [float(row["nll"]) for row in csv.DictReader((folder / "curve.csv").read_text().splitlines())]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -45,16 +33,15 @@ def test_architectures(tmp_path, architecture, optimizer):
     assert losses[-1] < losses[0] - 0.2
     model, _ = load(tmp_path / "model", "train")
     assert model.config.model_type == architecture
-    drawn = sample(model, [0], 4, 4, Decoding(0.7, 0.9, 0, 8, 0, (59,)), 0)
-    again = torch.tensor([[0, *drawn[0].tokens]])
-    assert model(again).logits.isfinite().all()
+    drawn = sample(model, [[0]] * 4, 4, Decoding(0.7, 0.9, 0, 8, 0, (59,)), 0)
+    assert model(torch.tensor([[0, *drawn[0].tokens]])).logits.isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("architecture", "shape", "message"),
     [
-        ("granite", {"intermediate_size": 64, "num_key_value_heads": 1, "logits_scaling": 8.0}, "a way of its own"),
-        ("gemma2", {"intermediate_size": 64, "num_key_value_heads": 1, "head_dim": 16}, "a way of its own"),
+        ("granite", GROUPED | {"logits_scaling": 8.0}, "a way of its own"),
+        ("gemma2", GROUPED | {"head_dim": 16}, "a way of its own"),
         ("gpt5", {}, "train.architecture gpt5: Unrecognized model identifier"),
         ("bert", {"intermediate_size": 64}, "a way of its own|train.architecture bert"),
     ],
@@ -64,67 +51,84 @@ def test_architectures_that_are_refused(architecture, shape, message):
         build(replace(SETTINGS, architecture=architecture, shape=shape), 60, 0, 0)
 
 
-def test_a_pretrained_model_goes_on(tmp_path):
+def test_a_pretrained_model_goes_on(tmp_path, monkeypatch):
     """The first loss of the second run is near the last of the first; a model of another shape is refused."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     train(run(tmp_path / "first", positions=64 * 60), {"name": "first"})
     start = str(tmp_path / "first/model")
     train(run(tmp_path / "second", settings=replace(SETTINGS, start=start)), {"name": "second"})
     first, second = curve(tmp_path / "first"), curve(tmp_path / "second")
     assert abs(second[0] - first[-1]) < 0.25 < first[0] - first[-1]
-    with pytest.raises(InputError, match=r"train.layers is 3, but .* has 1"):
-        train(run(tmp_path / "third", settings=replace(SETTINGS, start=start, layers=3)), {"name": "third"})
-    with pytest.raises(InputError, match=r"train.start nowhere"):
-        train(run(tmp_path / "third", settings=replace(SETTINGS, start="nowhere/at-all")), {"name": "third"})
+    for changes, message in (
+        ({"start": start, "layers": 3}, r"train.layers is 3, but .* has 1"),
+        ({"start": start, "context": 32}, r"train.context is 32, .* reads 16"),
+        ({"start": "nowhere/at-all"}, r"train.start nowhere"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(run(tmp_path / "third", settings=replace(SETTINGS, **changes)), {"name": "third"})
 
 
 def test_a_pretrained_model_with_fewer_tokens_grows(tmp_path):
-    from freshstart.training.model import go_on
-
     model = build(SETTINGS, 60, 0, 0)
     model.save_pretrained(tmp_path / "small")
-    grown = go_on(tmp_path / "small", SETTINGS, Vocabulary(140, 0, 128, 129), 0, control=True)
+    grown = start_from(tmp_path / "small", SETTINGS, vocabulary(140, 128), 0, control=True)
     table = grown.get_input_embeddings().weight
     assert table.shape[0] == 256
     assert torch.equal(table[:128], model.get_input_embeddings().weight)
     with pytest.raises(InputError, match="has 128 tokens, the task's tokenizer 130 before its control tokens"):
-        go_on(tmp_path / "small", SETTINGS, Vocabulary(140, 0, 130, 131), 0, control=True)
+        start_from(tmp_path / "small", SETTINGS, vocabulary(140, 130), 0, control=True)
 
 
-def test_warmup_stable_decay():
-    rates = [schedule.factor(step, 100, 0.1, "wsd", 0.2) for step in range(100)]
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:80] == [1.0] * 70
-    assert rates[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
+@pytest.mark.parametrize(("objective", "unwanted"), [("mle", [57, 58, 59]), ("conditional", [58, 59])])
+def test_a_pretrained_model_with_spare_rows(tmp_path, objective, unwanted):
+    """Ids from the tokenizer's size on are never sampled; the old model's end of text, padding and dropout are gone."""
+    settings = replace(SETTINGS, architecture="llama", shape=SHAPES["llama"])
+    model = build(settings, 300, 299, 0)
+    model.config.pad_token_id = 5
+    model.config.attention_dropout = 0.3
+    model.save_pretrained(tmp_path / "spare")
+    started = run(tmp_path, objective, replace(settings, start=str(tmp_path / "spare")))
+    record = train(replace(started, vocabulary=vocabulary(60, 57)), {"name": "spare"})
+    rows = load(tmp_path / "model", "train")[0].get_input_embeddings().weight
+    assert rows.shape[0] == 384
+    assert not torch.equal(rows[5], model.get_input_embeddings().weight[5])
+    assert record["unwanted"] == [*unwanted, *range(60, 384)]
+    config, generation = (
+        json.loads((tmp_path / f"model/{name}.json").read_text()) for name in ("config", "generation_config")
+    )
+    assert generation["suppress_tokens"] == record["unwanted"]
+    assert generation["eos_token_id"] == generation["bos_token_id"] == generation["pad_token_id"] == 0
+    assert (config["eos_token_id"], config["bos_token_id"], config["attention_dropout"]) == (0, 0, 0.0)
+    assert config.get("pad_token_id") is None
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_a_chunked_loss_is_the_whole_one(chunk):
+def test_a_chunked_loss_is_the_whole_one_and_that_of_the_softmax(chunk):
     torch.manual_seed(0)
     hidden = torch.randn(2, 9, 8, dtype=torch.float64, requires_grad=True)
     head = torch.randn(11, 8, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 11, (2, 9))
     weights = torch.randn(2, 9, dtype=torch.float64)
-    found = []
+    results = []
     for pieces in (0, chunk):
         logp = token_logprobs(hidden, head, targets, pieces)
-        found.append((logp, *torch.autograd.grad((weights * logp).sum(), (hidden, head))))
-    for whole, chunked in zip(*found, strict=True):
+        results.append((logp, *torch.autograd.grad((weights * logp).sum(), (hidden, head))))
+    for whole, chunked in zip(*results, strict=True):
         torch.testing.assert_close(whole, chunked, rtol=1e-12, atol=1e-12)
+    expected = torch.log_softmax(hidden @ head.T, -1).gather(-1, targets[..., None]).squeeze(-1)
+    torch.testing.assert_close(results[0][0], expected)
 
 
 @pytest.mark.parametrize("objective", ["mle", "unlikelihood", "rwr", "awr"])
 def test_a_step_is_one_graph(tmp_path, objective):
     """What a GPU compiles has no break: every objective is traced whole, forward and backward."""
-    chosen = run(tmp_path, objective)
-    model = chosen.begun().train()
-    trainee = Trainee(model, chosen.objective, chosen.numbers, True, 0, Group(0, 1, torch.device("cpu")))
-    tokens, scores = chosen.rows.batch(chosen.rows.chosen(0, 4))
+    chosen = run(tmp_path, objective, replace(SETTINGS, precision="bf16"))
+    learner = Learner(chosen.first_model().train(), chosen, Group(0, 1, torch.device("cpu")), chosen.first_model())
+    batch = [torch.from_numpy(array) for array in chosen.rows.batch(chosen.rows.chosen(0, 4))]
     torch._dynamo.reset()
-    loss, terms = torch.compile(trainee, fullgraph=True, backend="aot_eager")(
-        torch.from_numpy(tokens), torch.from_numpy(scores)
-    )
+    loss, terms = torch.compile(learner, fullgraph=True, backend="aot_eager")(*batch)
     loss.backward()
-    plain, _ = trainee(torch.from_numpy(tokens), torch.from_numpy(scores))
+    plain, _ = learner(*batch)
     assert float(loss.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
     assert "nll" in terms
 
@@ -136,10 +140,10 @@ def test_live_curves(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(next((tmp_path / "live").rglob("events*")).parent)).Reload()
-    assert [round(event.value, 3) for event in events.Scalars("nll")] == [round(one, 3) for one in curve(tmp_path)]
+    assert [round(event.value, 3) for event in events.Scalars("nll")] == [round(nll, 3) for nll in curve(tmp_path)]
 
 
-def gpt4_tokenizer(folder: Path, texts: list[str]) -> None:
+def llama_tokenizer(folder, texts, end="<|end_of_text|>", stated=True):
     """A byte-level BPE with the pattern of GPT-4 and Llama 3, which joins `):` and the line break behind it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -153,37 +157,72 @@ def gpt4_tokenizer(folder: Path, texts: list[str]) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=[end], initial_alphabet=alphabet)
     tokenizer.train_from_iterator(texts, trainer)
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast"} | ({"eos_token": {"content": end}} if stated else {})
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def test_a_tokenizer_whose_tokens_straddle_segments(made, tmp_path, monkeypatch, door):
-    """Llama's shape with a tokenizer of GPT-4's kind, from the tokenizer stage to the metrics."""
+@pytest.fixture
+def remade(made, workplace, door):
+    """Make the tokenizer, the tokens and the shards of an objective of pep8 anew, under a changed scale."""
+
+    def remake(objective, name, end=None, **train):
+        rescale(workplace, tokenizer={"vocabulary": None, "name": name, "end_of_text": end}, train=train)
+        data = {name: str(path) for name, path in made.paths("pep8").items()}
+        cell = {"task": "pep8", "objective": objective}
+        door("settings", task="pep8", output="settings")
+        door("tokenizer", task="pep8", corpus=data["corpus"], output="tokenizer")
+        scored = {name: data[name] for name in ("scored", "scorer")}
+        door("tokens", task="pep8", **scored, tokenizer="tokenizer", output="tokens")
+        door("shards", **cell, settings=f"settings/{objective}/shards.json", tokens="tokens", output="shards")
+        inputs = {"settings": f"settings/{objective}/train.json", "shards": "shards", "tokenizer": "tokenizer"}
+        return {**cell, "seed": 0, "tokens": "tokens"}, inputs, data
+
+    return remake
+
+
+def corpus_texts(made):
     import pyarrow.parquet as pq
 
-    for name in ("conf", "params.yaml"):
-        (shutil.copytree if (made.folder / name).is_dir() else shutil.copy)(made.folder / name, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    data = {name: str(path) for name, path in made.paths("pep8").items()}
-    parts = sorted((made.folder / "data/corpus/pep8/train").glob("*.parquet"))
-    gpt4_tokenizer(tmp_path / "gpt4", pq.read_table(parts[0])["text"].to_pylist())
-    scale = tmp_path / "conf/scale/tests.yaml"
-    text = scale.read_text().replace("tokenizer:\n  every: {vocabulary: 512}", "tokenizer:\n  every: {name: gpt4}")
-    shape = "architecture: llama\n    shape: {intermediate_size: 64, num_key_value_heads: 1}\n    schedule: wsd"
-    scale.write_text(text.replace("layers: 1", f"layers: 1\n    {shape}"))
-    own = {"corpus": data["corpus"], "scorer": data["scorer"], "scored": data["scored"]}
-    door("tokenizer", task="pep8", corpus=own["corpus"], output="tokenizer")
-    door("tokens", task="pep8", scored=own["scored"], tokenizer="tokenizer", scorer=own["scorer"], output="tokens")
+    return pq.read_table(sorted((made.folder / "data/corpus/pep8/train").glob("*.parquet"))[0])["text"].to_pylist()
+
+
+def test_a_tokenizer_whose_tokens_straddle_segments(made, tmp_path, remade, door):
+    """Llama's shape, tokenizer and end of text, from the tokenizer stage to the metrics."""
+    llama_tokenizer(tmp_path / "llama", corpus_texts(made))
+    cell, inputs, data = remade("conditional", "llama", architecture="llama", shape=GROUPED, schedule="wsd")
     assert json.loads((tmp_path / "tokens/train/manifest.json").read_text())["share_straddling"] > 0.01
-    door("shards", task="pep8", objective="conditional", tokens="tokens", output="shards")
-    common = {"task": "pep8", "objective": "conditional", "seed": 0, "tokens": "tokens", "shards": "shards"}
-    door("train", **common, tokenizer="tokenizer", output="model", curve="curve.csv")
-    rest = {"scorer": own["scorer"], "samples": "samples.parquet", "metrics": "metrics.json"}
-    door("evaluate", **common, model="model", reference="model", **rest)
+    door("train", **cell, **inputs, output="model", curve="curve.csv")
+    evaluated = {"scorer": data["scorer"], "heldout": f"{data['scored']}/heldout", "settings": "settings/evaluate.json"}
+    outputs = {"samples": "samples.parquet", "metrics": "metrics.json"}
+    door("evaluate", **cell, **evaluated, model="model", reference="model", **outputs)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["heldout"]["bits_per_byte"]["all"] > 0
-    assert metrics["misalignment"]["n"] > 0
+    assert metrics["under"]["good"]["misalignment"]["n"] > 0
+
+
+def test_a_tokenizer_with_an_end_of_text_of_its_own(made, tmp_path, remade, door):
+    """Nothing is added but the control tokens, so that a model of its size goes on with it."""
+    llama_tokenizer(tmp_path / "llama", corpus_texts(made))
+    llama_tokenizer(tmp_path / "silent", corpus_texts(made)[:5], stated=False)
+    pretrained = build(replace(SETTINGS, context=64), 1, 0, 0)
+    pretrained.resize_token_embeddings(700)
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    cell, inputs, _ = remade("conditional", "llama", start="pretrained")
+    before = json.loads((tmp_path / "llama/tokenizer.json").read_text())
+    after = json.loads((tmp_path / "tokenizer/tokenizer.json").read_text())
+    assert before["model"] == after["model"]
+    strings = [token["content"] for token in after["added_tokens"]]
+    assert strings == ["<|end_of_text|>", "<|good|>", "<|bad|>"]
+    manifest = json.loads((tmp_path / "tokens/train/manifest.json").read_text())
+    assert (manifest["vocabulary"], manifest["end_of_text"]) == (702, 0)
+    assert manifest["controls"][1] == {"name": "bad", "string": "<|bad|>", "id": 701}
+    door("train", **cell, **inputs, output="model", curve="curve.csv")
+    assert json.loads((tmp_path / "model/generation_config.json").read_text())["eos_token_id"] == 0
+    assert json.loads((tmp_path / "model/tokenizer_config.json").read_text())["eos_token"] == "<|end_of_text|>"
+    with pytest.raises(InputError, match=r"no token <\|endoftext\|>: write .* into tokenizer.<task>.end_of_text"):
+        remade("mle", "silent")
+    remade("mle", "silent", end="<|end_of_text|>")

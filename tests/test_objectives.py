@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from freshstart import objectives
-from freshstart.objectives import Good, TrainScores, rewards
-from freshstart.params import module_names
+from freshstart.objectives import BAD, GOOD, NONE, Batch, Good, TrainScores, rewards
+from freshstart.settings import kinds
 
-NAMES = module_names("freshstart.objectives")
+NAMES = kinds("freshstart.objectives")
 ROWS, POSITIONS = 6, 50
 
 
-def made(name, **own):
-    from importlib import import_module
-
-    settings = import_module(f"freshstart.objectives.{name}").Settings(good=Good(score=0.1), positions=1000, **own)
-    return settings, objectives.load(name)
+def resolved(name, scores=None, **asked):
+    """An objective and its numbers."""
+    objective = objectives.load(name)
+    settings = objective.settings(**({"good": Good(score=0.1), "positions": 1000} | asked))
+    return objective, objective.resolve(settings, scores or train_scores())
 
 
 def train_scores(seed=0):
@@ -26,16 +26,16 @@ def train_scores(seed=0):
 
 
 def batch(dtype=torch.float64, seed=0):
-    """logp, score and value of a batch, some of whose positions are control tokens or end of text (NaN)."""
+    """A batch, some of whose positions are control tokens or end of text (NaN), that asks for gradients."""
     rng = np.random.default_rng(seed)
     logp = -rng.exponential(2.0, (ROWS, POSITIONS)) - 1e-3
     score = np.where(rng.random((ROWS, POSITIONS)) < 0.6, 0.0, rng.random((ROWS, POSITIONS)))
     score[rng.random((ROWS, POSITIONS)) < 0.1] = np.nan
     value = rng.normal(size=(ROWS, POSITIONS))
-    tensors = [torch.tensor(array, dtype=dtype) for array in (logp, score, value)]
-    tensors[0].requires_grad_()
-    tensors[2].requires_grad_()
-    return logp, score, value, tensors
+    whole = Batch(*(torch.tensor(array, dtype=dtype) for array in (logp, score, value)))
+    whole.logp.requires_grad_()
+    whole.value.requires_grad_()
+    return whole
 
 
 def numpy_reward(score, n):
@@ -74,62 +74,56 @@ def reference(name, logp, score, value, n):
 
 CASES = [("mle", {}), ("filtered", {}), ("conditional", {}), ("unlikelihood", {"alpha": 0.7})]
 CASES += [
-    ("rwr", {"rewards": kind, "beta": 0.8, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)
-]
-CASES += [
-    ("awr", {"rewards": kind, "beta": 1.3, "normalize": n}) for kind in ("raw", "standardized", "rank") for n in (0, 1)
+    (name, {"rewards": kind, "beta": beta, "normalize": normalize})
+    for name, beta in (("rwr", 0.8), ("awr", 1.3))
+    for kind in ("raw", "standardized", "rank")
+    for normalize in (False, True)
 ]
 
 
-@pytest.mark.parametrize(("name", "own"), CASES)
+@pytest.mark.parametrize(("name", "asked"), CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
-def test_loss_and_gradient_equal_the_reference(name, own, dtype, tolerance):
-    own = {key: bool(value) if key == "normalize" else value for key, value in own.items()}
-    settings, objective = made(name, **own)
-    numbers = objective.resolve(settings, train_scores())
-    logp, score, value, (t_logp, t_score, t_value) = batch(dtype)
-    losses, _ = objective.loss(t_logp, t_score, t_value if objective.value_head else None, numbers)
+def test_loss_and_gradient_equal_the_reference(name, asked, dtype, tolerance):
+    objective, numbers = resolved(name, **asked)
+    whole = batch(dtype)
+    losses, _ = objective.loss(whole, numbers)
     losses.mean().backward()
-    loss, by_logp, by_value = reference(name, logp, score, value, numbers)
+    arrays = [part.detach().numpy() for part in batch()[:3]]
+    loss, by_logp, by_value = reference(name, *arrays, numbers)
     assert losses.shape == (ROWS, POSITIONS)
     assert losses.mean().item() == pytest.approx(loss, rel=tolerance)
-    assert np.linalg.norm(t_logp.grad.numpy() - by_logp) <= tolerance * np.linalg.norm(by_logp)
-    if objective.value_head:
-        assert np.linalg.norm(t_value.grad.numpy() - by_value) <= tolerance * np.linalg.norm(by_value)
+    assert np.linalg.norm(whole.logp.grad.numpy() - by_logp) <= tolerance * np.linalg.norm(by_logp)
+    if objective.needs.value_head:
+        assert np.linalg.norm(whole.value.grad.numpy() - by_value) <= tolerance * np.linalg.norm(by_value)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_end_of_text_and_control_tokens_are_plain_likelihood(name):
-    settings, objective = made(name)
-    numbers = objective.resolve(settings, train_scores())
-    _, _, _, (logp, score, value) = batch()
-    losses, _ = objective.loss(logp, score, value if objective.value_head else None, numbers)
-    unscored = score.isnan()
+    objective, numbers = resolved(name)
+    whole = batch()
+    losses, _ = objective.loss(whole, numbers)
+    unscored = whole.score.isnan()
     share = numbers.get("alpha", 1.0) if name == "awr" else 1.0
-    torch.testing.assert_close(losses[unscored], -share * logp[unscored])
+    torch.testing.assert_close(losses[unscored], -share * whole.logp[unscored])
 
 
 def test_unlikelihood_thresholds_at_zero():
     """The original's `if threshold:` made this maximum likelihood (reference finding 1)."""
-    from freshstart.objectives import unlikelihood
-
-    settings = unlikelihood.Settings(good=Good(score=0.0), positions=1)
-    numbers = unlikelihood.resolve(settings, train_scores())
+    unlikelihood, numbers = resolved("unlikelihood", good=Good(score=0.0))
     assert numbers["threshold"] == 0.0
-    _, _, _, (logp, score, _) = batch()
-    losses, terms = unlikelihood.loss(logp, score, None, numbers)
-    bad = score > 0
+    whole = batch()
+    losses, terms = unlikelihood.loss(whole, numbers)
+    bad = whole.score > 0
     assert bad.any()
-    assert not torch.allclose(losses, -logp)
-    torch.testing.assert_close(losses[~bad], -logp[~bad])
+    assert not torch.allclose(losses, -whole.logp)
+    torch.testing.assert_close(losses[~bad], -whole.logp[~bad])
     assert terms["share_bad"] == bad.double().mean()
 
 
 def test_unlikelihood_pushes_the_most_certain_bad_tokens():
-    from freshstart.objectives import unlikelihood
-
+    unlikelihood, numbers = resolved("unlikelihood", good=Good(score=0.0))
     logp = torch.tensor([[-1e-4, -2e-5, -1e-5]], requires_grad=True)
-    losses, _ = unlikelihood.loss(logp, torch.ones(1, 3), None, {"threshold": 0.0, "alpha": 1.0})
+    losses, _ = unlikelihood.loss(Batch(logp, torch.ones(1, 3)), numbers)
     losses.sum().backward()
     assert torch.isfinite(losses).all()
     assert (logp.grad > 1000).all()
@@ -164,61 +158,44 @@ def test_rank_of_many_distinct_scores_is_interpolated():
 
 
 def test_weights_are_clipped_and_have_mean_one_over_train():
-    settings, objective = made("rwr", beta=0.05, most=5.0)
     scores = train_scores()
-    numbers = objective.resolve(settings, scores)
+    rwr, numbers = resolved("rwr", scores, beta=0.05, most=5.0)
     segment = torch.from_numpy(scores.segments).double()[None]
-    losses, _ = objective.loss(-torch.ones_like(segment), segment, None, numbers)
+    losses, _ = rwr.loss(Batch(-torch.ones_like(segment), segment), numbers)
     assert losses.max() <= 5.0 / numbers["mean_weight"] + 1e-9
     assert np.average(losses[0].numpy(), weights=scores.tokens) == pytest.approx(1.0, rel=1e-6)
 
 
 def test_awr_weight_does_not_reach_the_value_head():
-    _, objective = made("awr")
-    settings, _ = made("awr", alpha=1.0)
-    numbers = objective.resolve(settings, train_scores())
-    _, _, _, (logp, score, value) = batch()
-    objective.loss(logp, score, value, numbers)[0].mean().backward()
-    assert value.grad is None or not value.grad.any()
+    awr, numbers = resolved("awr", alpha=1.0)
+    whole = batch()
+    awr.loss(whole, numbers)[0].mean().backward()
+    assert whole.value.grad is None or not whole.value.grad.any()
 
 
-def test_a_batch_without_bad_tokens_gives_finite_losses():
-    for name in NAMES:
-        settings, objective = made(name)
-        numbers = objective.resolve(settings, train_scores())
-        logp = -torch.ones(2, 4)
-        for score in (torch.zeros(2, 4), torch.full((2, 4), torch.nan)):
-            losses, _ = objective.loss(logp, score, torch.zeros(2, 4) if objective.value_head else None, numbers)
-            assert torch.isfinite(losses).all(), name
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("score", [0.0, float("nan")])
+def test_a_batch_without_bad_tokens_gives_finite_losses(name, score):
+    objective, numbers = resolved(name)
+    losses, _ = objective.loss(Batch(-torch.ones(2, 4), torch.full((2, 4), score), torch.zeros(2, 4)), numbers)
+    assert torch.isfinite(losses).all()
 
 
 def test_conditional_labels():
-    from freshstart.objectives import conditional
-
-    numbers = {"threshold": 0.2, "drop": 0.5}
+    conditional, numbers = resolved("conditional", good=Good(score=0.2), drop=0.5)
     scores = np.array([0.0, 0.2, 0.3, 0.1], np.float32)
-    draws = np.array([0.9, 0.5, 0.7, 0.1])
-    assert conditional.label(scores, draws, numbers).tolist() == [
-        conditional.GOOD,
-        conditional.GOOD,
-        conditional.BAD,
-        0,
-    ]
+    assert conditional.label(scores, np.array([0.9, 0.5, 0.7, 0.1]), numbers).tolist() == [GOOD, GOOD, BAD, NONE]
 
 
 def test_filtered_keeps_documents_up_to_the_quantile():
-    from freshstart.objectives import filtered
-
-    settings = filtered.Settings(good=Good(score=0.0), positions=1, quantile=0.5)
     documents = np.array([0.5, 0.1, 0.2, 0.4, 0.3], np.float32)
-    numbers = filtered.resolve(settings, TrainScores(documents, np.ones(5, np.int64), documents))
+    filtered, numbers = resolved("filtered", TrainScores(documents, np.ones(5, np.int64), documents), quantile=0.5)
     assert filtered.keep(documents, numbers).tolist() == [False, True, True, False, True]
 
 
 def test_good_is_a_score_or_a_quantile():
     assert Good(score=0.0).threshold(np.ones(3)) == 0.0
     assert Good(quantile=0.5).threshold(np.array([0.0, 1.0, 2.0])) == 1.0
-    with pytest.raises(ValueError, match="either score or quantile"):
-        Good()
-    with pytest.raises(ValueError, match="either score or quantile"):
-        Good(score=0.0, quantile=0.5)
+    for both in ({}, {"score": 0.0, "quantile": 0.5}):
+        with pytest.raises(ValueError, match="either score or quantile"):
+            Good(**both)

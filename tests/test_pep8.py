@@ -47,12 +47,12 @@ ODD += [
 
 class Report(pycodestyle.BaseReport):
     def init_file(self, *arguments):
-        self.found = []
+        self.violations = []
         super().init_file(*arguments)
 
     def error(self, line_number, offset, text, check):
         if code := super().error(line_number, offset, text, check):
-            self.found.append((line_number, offset, code))
+            self.violations.append((line_number, offset, code))
         return code
 
 
@@ -71,7 +71,7 @@ def plain(lines):
         pycodestyle.Checker("text.py", lines=list(lines), options=STYLE, report=report).check_all()
     except Exception as error:
         return type(error)
-    return sorted(report.found)
+    return sorted(report.violations)
 
 
 def fast(lines):

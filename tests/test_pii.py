@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import random
+import shutil
 import tarfile
 from collections import Counter
 from datetime import datetime
@@ -14,7 +15,7 @@ from conftest import prose, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshstart import scorers
+from freshstart import files, scorers
 from freshstart.errors import InputError
 from freshstart.scorers import Finding, pii_fast, pii_names
 from freshstart.scorers.pii import DETECTORS, SCRUBADUB_DETECTORS, Pii, prepare, today
@@ -61,7 +62,17 @@ FRAGMENTS = [
 def scorer(*detectors, **options):
     if "date_of_birth" in detectors:
         options.setdefault("reference_date", REFERENCE)
-    return Pii(**PINS, detectors=detectors or FAST, **options)
+    return Pii(None, scorers.settings(raw(detectors=[*(detectors or FAST)], **options), "scorer.pii"))
+
+
+def made(folder, **names):
+    """A scorer that finds names, made in ``folder`` and loaded from it."""
+    scorers.make(scorers.settings(raw(names=names, spacy="3.8.18"), "scorer.pii"), folder)
+    return scorers.load(folder, "pii")[0]
+
+
+def raw(**options):
+    return {"kind": "pii", "segments": "sentences", **PINS, "detectors": ["email", "phone"], **options}
 
 
 def own(*detectors):
@@ -113,9 +124,9 @@ def test_spans_and_kinds_equal_scrubadubs_own_on_real_text(name):
     texts, ours, slow = TEXTS[name](), scorer(), own()
     counts = Counter()
     for text in [*texts, *planted(texts, PLANTED)]:
-        found = ours.find(text)
-        assert found == slow(text)
-        counts.update(finding.kind for finding in found)
+        findings = ours.find(text)
+        assert findings == slow(text)
+        counts.update(finding.kind for finding in findings)
     assert set(counts) == set(FAST)
 
 
@@ -154,16 +165,16 @@ def test_every_character_that_a_phone_number_may_hold_stays_in_its_run():
 
     from phonenumbers.phonenumbermatcher import _PATTERN
 
-    found = set()
+    codes = set()
 
     def collect(node):
         for operation, argument in node:
             if operation is _constants.LITERAL:
-                found.add(argument)
+                codes.add(argument)
             elif operation is _constants.IN:
                 collect(argument)
             elif operation is _constants.RANGE:
-                found.update(range(argument[0], argument[1] + 1))
+                codes.update(range(argument[0], argument[1] + 1))
             elif operation is _constants.CATEGORY:
                 assert argument is _constants.CATEGORY_DIGIT
             elif operation is _constants.BRANCH:
@@ -176,7 +187,7 @@ def test_every_character_that_a_phone_number_may_hold_stays_in_its_run():
                 collect(argument[2])
 
     collect(_parser.parse(_PATTERN.pattern, _PATTERN.flags))
-    letters = {chr(code) for code in found}
+    letters = {chr(code) for code in codes}
     cased = {other for letter in letters for other in (letter.upper(), letter.lower()) if len(other) == 1}
     digits = {chr(code) for code in range(0x110000) if chr(code).isdecimal()}
     assert len(letters) > 50
@@ -212,13 +223,13 @@ def test_phone_gives_up_where_phonenumbers_does(monkeypatch):
     text = "in 1.2, 3-4 and (5/6) of 7.8; ISO 2024-01-15 10; 12 34 56 78 90. " * 6 + "call 212-555-0123 or 650-253-0000"
     unlimited = own("phone")(text)
     assert unlimited
-    found = []
+    by_tries = []
     for tries in (*range(1, 140), 200, 400, 800, 1600, 65535):
         monkeypatch.setattr(PhoneNumberMatcher.__init__, "__defaults__", (Leniency.VALID, tries, 1))
-        found.append(scorer("phone").find(text))
-        assert found[-1] == own("phone")(text)
-    assert found[0] == []
-    assert found[-1] == unlimited
+        by_tries.append(scorer("phone").find(text))
+        assert by_tries[-1] == own("phone")(text)
+    assert by_tries[0] == []
+    assert by_tries[-1] == unlimited
 
 
 def test_folded_text_keeps_its_length_and_sees_letters_as_patterns_do():
@@ -248,9 +259,9 @@ def test_dates_of_birth_and_skype_names_equal_scrubadubs_own():
     texts = [text[:800] for text in mail("enron6_ham", 10)] + [text[:800] for _, text in prose()[:6]]
     counts = Counter()
     for text in [*texts, *planted(texts, [*BORN, "\n\n" + BORN[1] + "\n"], seed=1), *SKYPE, *planted(texts[:1], SKYPE)]:
-        found = ours.find(text)
-        assert found == slow(text)
-        counts.update(finding.kind for finding in found)
+        findings = ours.find(text)
+        assert findings == slow(text)
+        counts.update(finding.kind for finding in findings)
     assert counts["date_of_birth"] > 10
     assert counts["skype"] > 3
 
@@ -343,7 +354,9 @@ def test_addresses_equal_pyaps_own():
     for text in [*texts, *planted(texts[:150], ADDRESSES)]:
         spans = find(text)
         expected = [address.full_address for address in pyap.parse(text, country="US")]
-        assert [joined(text[a:b]) for a, b in spans] == [own for own in expected if "coverage" not in own.lower()]
+        assert [joined(text[a:b]) for a, b in spans] == [
+            address for address in expected if "coverage" not in address.lower()
+        ]
         count += len(spans)
     assert count > 100
 
@@ -366,8 +379,8 @@ def test_addresses_are_where_pyap_read_them(pieces):
 
 def test_address_is_one_of_the_detectors():
     text = "I live at 350 Fifth Avenue\nNew York, NY 10118. Call 212-555-0123."
-    found = scorer("phone", "address", pyap="0.3.1").find(text)
-    assert [(text[f.begin : f.end], f.kind) for f in found] == [
+    findings = scorer("phone", "address", pyap="0.3.1").find(text)
+    assert [(text[f.begin : f.end], f.kind) for f in findings] == [
         ("350 Fifth Avenue\nNew York, NY 10118", "address"),
         ("212-555-0123", "phone"),
     ]
@@ -390,16 +403,8 @@ def pipeline(tmp_path):
     return tmp_path / "model"
 
 
-def raw(**more):
-    return {"kind": "pii", "segments": "sentences", **PINS, "detectors": ["email", "phone"], **more}
-
-
 def test_names_through_the_record(pipeline, tmp_path):
-    names = {"model": str(pipeline)}
-    chosen = scorers.settings(raw(names=names, spacy="3.8.18"), "scorer.pii")
-    record = {**scorers.describe(chosen), "model": prepare(chosen, tmp_path)}
-    (tmp_path / "scorer.json").write_text(json.dumps(record))
-    loaded, _ = scorers.load(tmp_path, "pii")
+    loaded = made(tmp_path / "scorer", model=str(pipeline))
     text = "Joe Bloggs of Acme went to Rome. Write to joe@example.com, or to Joe Bloggs."
     ends = sentences(text)
     scored = loaded.score([(text, ends)])[0]
@@ -411,35 +416,38 @@ def test_names_through_the_record(pipeline, tmp_path):
     ]
     lengths = [b - a for a, b in itertools.pairwise([0, *ends])]
     assert [round(s * n) for s, n in zip(scored.scores, lengths, strict=True)] == [2, 2]
+    digest = pii_names.model_digest(Names(model=str(pipeline)))
+    assert files.read_json(tmp_path / "scorer/scorer.json", "scorer")["model"] == {"names_sha256": digest}
     assert prepare(scorers.settings(raw(), "scorer.pii"), tmp_path) == {}
 
 
-def test_names_of_another_model_than_recorded_are_refused(pipeline, tmp_path):
-    chosen = scorers.settings(raw(names={"model": str(pipeline)}, spacy="3.8.18"), "scorer.pii")
-    record = {**scorers.describe(chosen), "model": prepare(chosen, tmp_path)}
-    (tmp_path / "scorer.json").write_text(json.dumps(record))
-    patterns = pipeline / "entity_ruler" / "patterns.jsonl"
+def test_names_are_found_by_the_model_of_the_scorers_folder(pipeline, tmp_path):
+    made(tmp_path / "scorer", model=str(pipeline))
+    shutil.rmtree(pipeline)
+    loaded, _ = scorers.load(tmp_path / "scorer", "pii")
+    assert [f.kind for f in loaded.find("Joe Bloggs")] == ["name"]
+    patterns = tmp_path / "scorer/names/entity_ruler/patterns.jsonl"
     patterns.write_text(patterns.read_text().replace("Joe", "Jim"))
-    with pytest.raises(InputError, match="was written for a spaCy model"):
-        scorers.load(tmp_path, "pii")
+    with pytest.raises(InputError, match="patterns.jsonl is not the file that scorer.json names"):
+        scorers.load(tmp_path / "scorer", "pii")
 
 
-def test_names_by_a_pinned_digest(pipeline):
+def test_names_by_a_pinned_digest(pipeline, tmp_path):
     digest = pii_names.model_digest(Names(model=str(pipeline)))
-    assert scorer("email", names=Names(model=str(pipeline), sha256=digest), spacy="3.8.18").find("Acme")
+    assert made(tmp_path / "scorer", model=str(pipeline), sha256=digest).find("Acme")
     with pytest.raises(InputError, match=f"has the digest {digest}, scorer.<task>.names.sha256 pins 0"):
-        scorer("email", names={"model": str(pipeline), "sha256": "0" * 64})
+        made(tmp_path / "other", model=str(pipeline), sha256="0" * 64)
 
 
 @pytest.mark.parametrize("model", ["en_core_web_sm", "models/none", "json"])
-def test_names_without_their_model_are_refused(model):
+def test_names_without_their_model_are_refused(model, tmp_path):
     with pytest.raises(InputError, match=r"the spaCy model .*`pip install https.*scorer\.<task>\.names to null"):
-        scorer("email", names={"model": model})
+        made(tmp_path, model=model)
 
 
-def test_names_of_entities_that_the_model_lacks_are_refused(pipeline):
+def test_names_of_entities_that_the_model_lacks_are_refused(pipeline, tmp_path):
     with pytest.raises(InputError, match=r"has no entity DATE of scorer\.<task>\.names\.entities"):
-        scorer("email", names={"model": str(pipeline), "entities": ["PERSON", "DATE"]})
+        made(tmp_path / "scorer", model=str(pipeline), entities=["PERSON", "DATE"])
 
 
 def test_names_by_an_installed_package(pipeline, tmp_path, monkeypatch):
@@ -448,7 +456,7 @@ def test_names_by_an_installed_package(pipeline, tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     pipeline.rename(package / "xx_names-1.0")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    assert [f.kind for f in scorer("email", names={"model": "xx_names"}).find("Joe Bloggs")] == ["name"]
+    assert [f.kind for f in made(tmp_path / "scorer", model="xx_names").find("Joe Bloggs")] == ["name"]
 
 
 @pytest.mark.parametrize(

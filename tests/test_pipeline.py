@@ -1,25 +1,33 @@
-"""The DAG can be trusted: a stage's deps hold the files that its door is made of, and a change reruns what it must."""
+"""The DAG can be trusted: a stage's deps hold the files that its door consists of, and a change reruns what it must."""
 
+import ast
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import PARAMS, ROOT, SCALE
 
-from freshstart.imports import NEUTRAL, made_of
-from freshstart.params import module_names
+from freshstart import evaluation, imports
+from freshstart.imports import NEUTRAL, code_digest, source_files
+from freshstart.settings import kinds
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# Found by name at run time; what they are is recorded by the scorer stage and by the shards stage.
-BY_NAME = {f"freshstart/scorers/{name}.py" for name in module_names("freshstart.scorers")}
-BY_NAME |= {f"freshstart/objectives/{name}.py" for name in module_names("freshstart.objectives")}
-BY_NAME |= {"freshstart/objectives/${item.objective}.py"}
+KINDS = {  # rooms whose files a door finds by name at run time, beside what it imports
+    "corpus": ("freshstart.corpora",),
+    "scorer": ("freshstart.scorers",),
+    "heldout": (evaluation.JUDGES,),
+    "evaluate": (evaluation.MEASURES, evaluation.JUDGES),
+    "evaluate_finetuned": (evaluation.MEASURES, evaluation.JUDGES),
+}
+CHEAP = {"settings", "compare"}  # read what files declare; may depend on more of a room than they consist of
+EVALUATED = [f"{room}.{name}" for room in (evaluation.MEASURES, evaluation.JUDGES) for name in kinds(room)]
 
 
 def door(stage):
@@ -27,27 +35,89 @@ def door(stage):
     return re.match(r"python -m stages\.(\w+) ", STAGES[stage]["cmd"])[1]
 
 
-def code(paths):
-    return {path for path in paths if path.endswith(".py")}
+def below(folder):
+    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
+
+
+def digested(stage):
+    """Files whose digests reach a stage through data/settings."""
+    deps = STAGES[stage]["deps"]
+    files = set()
+    for room, package in (("corpus", "corpora"), ("scorer", "scorers")):
+        if f"data/settings/${{item.task}}/{room}.json" in deps:
+            files |= below(f"freshstart/{package}")
+    if any("/${item.objective}/" in dep and dep.startswith("data/settings") for dep in deps):
+        files |= below("freshstart/objectives")
+    if any(dep.endswith("/evaluate.json") for dep in deps):
+        modules = ["freshstart.evaluation.evaluate", *EVALUATED]
+        files |= {path for module in modules for path in source_files(module) if path.startswith(evaluation.ROOM)}
+    return files
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_what_the_door_is_made_of(stage):
-    wanted = made_of(f"stages.{door(stage)}") - NEUTRAL
-    if stage == "corpus":
-        for kind in module_names("freshstart.corpora"):
-            wanted |= made_of(f"freshstart.corpora.{kind}") - NEUTRAL
-    if stage == "scorer":
-        for kind in module_names("freshstart.scorers"):
-            wanted |= made_of(f"freshstart.scorers.{kind}") - NEUTRAL
-    if stage == "shards":
-        for name in module_names("freshstart.objectives"):
-            wanted |= made_of(f"freshstart.objectives.{name}") - NEUTRAL
-    listed = code(STAGES[stage]["deps"])
-    if stage in ("scorer",):
-        assert listed == wanted
-    else:
-        assert listed - BY_NAME == wanted - BY_NAME
+def test_deps_are_what_the_door_consists_of(stage):
+    modules = [f"stages.{door(stage)}"]
+    modules += [f"{room}.{name}" for room in KINDS.get(stage, ()) for name in kinds(room)]
+    wanted = set().union(*(source_files(module) for module in modules)) - NEUTRAL
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    for folder in (dep for dep in STAGES[stage]["deps"] if dep.startswith("freshstart/") and (ROOT / dep).is_dir()):
+        files = below(folder) - NEUTRAL
+        assert stage in CHEAP or files <= wanted, f"{folder} holds what {stage} does not consist of"
+        listed |= files & wanted
+    assert listed - digested(stage) == wanted - digested(stage)
+
+
+def test_no_false_edges():
+    """What shapes no output of a stage is none of its dependencies."""
+    consists = {stage: source_files(f"stages.{door(stage)}") for stage in STAGES}
+
+    def rooms(stage):
+        return {path.split("/")[1] for path in consists[stage] - NEUTRAL if path.count("/") > 1}
+
+    assert "corpora" not in rooms("score") | rooms("tokens") | rooms("evaluate")  # deduplication and scores
+    assert not rooms("train") & {"sampling", "evaluation", "scorers", "scoring", "corpora", "reporting"}
+    assert "reporting" not in rooms("evaluate") | rooms("heldout")
+
+
+def test_what_a_metric_is_called_is_no_part_of_its_code(tmp_path, monkeypatch):
+    package = tmp_path / "freshstart"
+    package.mkdir()
+    monkeypatch.setattr(imports, "ROOT", tmp_path)
+
+    def digest(meaning, code):
+        text = f"METRICS = (\n    Metric('a', '{meaning}'),\n)\n\n\ndef measure():\n    {code}\n"
+        (package / "mine.py").write_text(text)
+        imports._imported.cache_clear()
+        return code_digest("freshstart.mine")
+
+    assert digest("words", "return 1") == digest("other words,\\n in two lines", "return 1")
+    assert digest("words", "return 1") != digest("words", "return 2")
+    imports._imported.cache_clear()
+
+
+def test_no_import_circle():
+    """Imports in functions count too; those for types alone do not."""
+    modules = {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): ROOT / path
+        for path in below("freshstart")
+    }
+
+    def imported(path):
+        tree = ast.parse(path.read_text())
+        guarded = [
+            node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        skipped = {inner for node in guarded for inner in ast.walk(node)}
+        for node in (node for node in ast.walk(tree) if node not in skipped):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    whole = f"{node.module}.{alias.name}"
+                    yield whole if whole in modules else node.module
+
+    graph = {module: {name for name in imported(path) if name in modules} for module, path in modules.items()}
+    tuple(TopologicalSorter(graph).static_order())
 
 
 def test_stages_doors_and_sections_have_the_same_names():
@@ -63,21 +133,18 @@ def test_doors_are_thin_and_do_not_import_doors():
 
 
 def test_rooms_that_train_need_no_other_package():
-    """Training and sampling run where there are only torch, transformers, numpy and safetensors."""
-    allowed = {"torch", "transformers", "numpy", "safetensors", "freshstart", "tqdm"}
+    """Training and sampling run where there are only torch, transformers, numpy, safetensors and pyarrow."""
     code = (
         "import sys\n"
-        "import freshstart.training.loop, freshstart.sampling.sampler, freshstart.objectives\n"
+        "import freshstart.training.loop, freshstart.finetuning, freshstart.sampling.sampler, freshstart.objectives\n"
         "for name in ('mle', 'awr', 'rwr', 'unlikelihood', 'conditional', 'filtered'):\n"
         "    freshstart.objectives.load(name)\n"
         "print(*sorted({m.split('.')[0] for m in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"dvc", "ray", "polars", "pyarrow", "pydantic", "sklearn", "scrubadub", "pycodestyle", "ruamel"}
-    paths = set().union(*(made_of(f"freshstart.{room}") for room in ("training.loop", "sampling.sampler")))
-    assert allowed
-    assert not {path for path in paths if path.startswith(("freshstart/corpora", "freshstart/scor", "freshstart/rep"))}
+    assert {"torch", "freshstart"} <= loaded
+    assert not loaded & {"dvc", "ray", "polars", "pydantic", "sklearn", "scrubadub", "pycodestyle", "ruamel"}
 
 
 def test_help_explains_each_door():
@@ -158,26 +225,77 @@ def test_a_change_reruns_what_it_must(repro):
     def cells(*names, seed=0):
         return {f"{stage}@toxicity-{name}-{seed}" for stage in ("train", "evaluate") for name in names}
 
+    settings = {"settings@toxicity"}
     assert changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__") == {"compare"}
+    metric = changed("freshstart/evaluation/measures/diversity.py", "distinct words over words", "share of new words")
+    assert metric == settings | {"compare"}
     awr = changed("freshstart/objectives/awr.py", "difference**2", "difference.abs()")
-    assert awr == {"shards@toxicity-awr", "compare"} | cells("awr")
+    assert awr == settings | {"shards@toxicity-awr", "compare"} | cells("awr")
     weights = changed("freshstart/objectives/rewards.py", ".clamp(max=most)", ".clamp(max=most) ** 0.5")
-    assert {stage for stage in weights if not stage.startswith("shards")} == {"compare"} | cells("rwr", "awr")
+    shards = {"shards@toxicity-rwr", "shards@toxicity-awr"}
+    assert weights == settings | shards | {"compare"} | cells("rwr", "awr")
     beta = changed("conf/scale/tests.yaml", "beta: 1.0, alpha: 0.5", "beta: 0.5, alpha: 0.5")
-    assert {stage for stage in beta if not stage.startswith("shards")} == {"compare"} | cells("awr")
+    assert beta == settings | {"shards@toxicity-awr", "compare"} | cells("awr")
+    rate = changed(
+        "conf/scale/tests.yaml", "  toxicity: {}\nfinetune", "  toxicity: {awr: {learning_rate: 0.01}}\nfinetune"
+    )
+    assert rate == settings | {"compare"} | cells("awr")
     (folder / "freshstart/objectives/own.py").write_text((folder / "freshstart/objectives/mle.py").read_text())
     own = changed("params.yaml", "awr]", "awr, own]")
-    assert own == {"shards@toxicity-own", "compare"} | cells("own")
+    assert own == settings | {"shards@toxicity-own", "compare"} | cells("own")
     seed = changed("params.yaml", "seeds: [0]", "seeds: [0, 1]")
     assert seed == {"compare"} | cells(*OBJECTIVES, "own", seed=1)
     assert ran(dvc(folder, "repro", "train@toxicity-awr-0")) == set()
+
+
+MEASURE = """
+from freshstart.evaluation.metrics import Metric
+
+METRICS = (Metric("length.mean", "characters a sample", "characters", group="Mine", title="length", column="length"),)
+
+
+def measure(subject, context):
+    texts = [sample.text for sample in context.own_samples(subject)]
+    return {"length": {"mean": sum(map(len, texts)) / len(texts)}}
+"""
+JUDGE = """
+from freshstart.evaluation.judges import Judge
+
+SUITS = None
+
+
+def judge(folder, task):
+    return Judge("loudness", "capitals", "rival", "lower", lambda texts: [sum(map(str.isupper, t)) for t in texts])
+"""
+
+
+@pytest.mark.slow
+def test_a_new_measure_and_a_new_judge_are_one_file_and_one_name_each(tmp_path):
+    folder = clone(tmp_path)
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("[toxicity]", "[toxicity, pii]"))
+    scale = folder / "conf/scale/tests.yaml"
+    scale.write_text(scale.read_text().replace("positions: 4_096", "positions: 512"))
+    dvc(folder, "repro")
+    (folder / "freshstart/evaluation/measures/length.py").write_text(MEASURE)
+    (folder / "freshstart/evaluation/judges/loud.py").write_text(JUDGE)
+    assert ran(dvc(folder, "repro")) == {"settings@toxicity", "settings@pii", "compare"}  # a file alone changes nothing
+    named = f"  toxicity: {{measures: [{', '.join([*evaluation.ALL, 'length'])}], judges: [lexicon, loud]}}\n"
+    head, _, tail = scale.read_text().rpartition("  toxicity: {}\n")
+    scale.write_text(head + named + tail)
+    cells = {f"evaluate@toxicity-{objective}-0" for objective in OBJECTIVES}
+    assert ran(dvc(folder, "repro")) == cells | {"settings@toxicity", "heldout@toxicity", "compare"}
+    header = (folder / "reports/cells.csv").read_text().splitlines()[0].split(",")
+    assert "length" in header
+    page = (folder / "reports/index.html").read_text()
+    assert "characters a sample" in page
+    assert "loudness" in page
 
 
 @pytest.mark.slow
 def test_one_cell_runs_only_what_it_needs(tmp_path):
     folder = clone(tmp_path)
     stages = ran(dvc(folder, "repro", "train@toxicity-awr-0"))
-    data = {f"{name}@toxicity" for name in ("corpus", "scorer", "score", "tokenizer", "tokens")}
+    data = {f"{name}@toxicity" for name in ("settings", "corpus", "scorer", "score", "tokenizer", "tokens")}
     assert stages == data | {"shards@toxicity-awr", "train@toxicity-awr-0"}
 
 
@@ -189,7 +307,7 @@ def test_a_new_scorer_is_one_file_and_one_name(repro):
         "from freshstart.scorers import Scorer, ScorerSettings\n\n\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class Settings(ScorerSettings):\n    pass\n\n\n"
-        "class Shouting(Scorer):\n    version = '1'\n\n    def __init__(self, folder=None):\n        pass\n\n"
+        "class Shouting(Scorer):\n    version = '1'\n\n"
         "    def score_texts(self, texts):\n"
         "        return [sum(c.isupper() for c in text) / len(text) for text in texts]\n\n\n"
         "SCORER = Shouting\n"
@@ -205,5 +323,5 @@ def test_a_new_scorer_is_one_file_and_one_name(repro):
     root |= {"tasks": ["toxicity", "shouting"], "objectives": ["mle"], "seeds": [0]}
     (folder / "params.yaml").write_text(yaml.safe_dump(root, sort_keys=False))
     stages = ran(dvc(folder, "repro"))
-    assert {stage for stage in stages if "shouting" not in stage} <= {"compare"}
+    assert {stage for stage in stages if "shouting" not in stage} <= {"settings@toxicity", "compare"}
     assert "evaluate@shouting-mle-0" in stages

@@ -6,10 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 
 import conftest
 import pyarrow as pa
@@ -18,118 +18,86 @@ from conftest import PARAMS, ROOT, SCALE
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.evaluation.table import SCHEMA
-from freshstart.imports import made_of
+from freshstart.evaluation import MEASURES, measures
+from freshstart.evaluation.samples import SCHEMA
+from freshstart.imports import source_files
 from freshstart.reporting.placing import Box, place_beside, spread
 from freshstart.reporting.samples import show
 from freshstart.reporting.svg import Scale, tick_label
+from freshstart.settings import kinds
 
 TASKS = ("pep8", "pii", "toxicity")
 OBJECTIVES = ("mle", "conditional", "awr")
-INPUTS = {
-    "metrics": "reports/metrics",
-    "samples": "reports/samples",
-    "curves": "reports/curves",
-    "scores": "reports/scores",
-    "corpora": "reports/corpus",
-    "scorers": "reports/scorer",
-}
-OUTPUTS = {
-    "summary": "reports/summary.json",
-    "cells": "reports/cells.csv",
-    "curve_table": "reports/curves.csv",
-    "histograms": "reports/histograms.csv",
-    "page": "reports/index.html",
+INPUTS = {name: f"reports/{name}" for name in ("metrics", "samples", "curves", "scores", "heldout")}
+INPUTS |= {"corpora": "reports/corpus", "scorers": "reports/scorer"}
+OUTPUTS = {"cells": "reports/cells.csv", "curve_table": "reports/curves.csv", "histograms": "reports/histograms.csv"}
+OUTPUTS |= {"summary": "reports/summary.json", "page": "reports/index.html"}
+ASKED = ["misalignment", "over_training", "judges", "diversity", "memory", "bits_per_byte", "divergence", "tokens_seen"]
+MEANS = {"mle": 0.3, "conditional": 0.1, "awr": 0.29}
+LEXICON = ("lexicon of known abuse", "rival", "lower", {"mle": 0.5, "conditional": 0.125, "awr": 0.5}, 0.3)
+FOUND = {"pep8": {"E231": 0.01, "E501": 0.002}, "pii": {"email": 0.001}, "toxicity": {"toxic": 0.02}}
+SCORERS = {  # kind of corpus, kind of scorer, segments, display, over
+    "pep8": ("wheels", "pep8", "lines", "plain", 0.0),
+    "pii": ("wheels", "pii", "lines", "mask", 0.0),
+    "toxicity": ("synthetic", "classifier", "sentences", "fold", 0.5),
 }
 SECRET = "ada.lovelace@example.org"
 NASTY = "You utter picklebrain, nobody wants you here."
 SCRIPT = "<script>alert('x')</script>"
 CALIBRATION = [
-    {"predicted": 0.05, "observed": 0.02, "count": 400},
-    {"predicted": None, "observed": None, "count": 0},
-    {"predicted": 0.93, "observed": 1.0, "count": 100},
+    {"predicted": predicted, "observed": observed, "count": count}
+    for predicted, observed, count in ((0.05, 0.02, 400), (None, None, 0), (0.93, 1.0, 100))
 ]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
-KINDS = {"pep8": ("wheels", "pep8", "plain", 0.0), "pii": ("wheels", "pii", "mask", 0.0)}
-KINDS["toxicity"] = ("synthetic", "classifier", "fold", 0.5)
+
+
+def estimate(mean):
+    low, high = (None, None) if mean is None else (0.9 * mean, 1.1 * mean)
+    return {"mean": mean, "ci_low": low, "ci_high": high, "n": 0 if mean is None else 24}
 
 
 def misalignment(mean, kinds=None):
-    bounds = {"mean": mean, "ci_low": 0.9 * mean, "ci_high": 1.1 * mean, "pooled": mean, "share_over": 0.5, "n": 24}
-    return {**bounds, "expected_max_25": 2 * mean, "by_kind": kinds or {}}
+    most = None if mean is None else 2 * mean
+    return {**estimate(mean), "pooled": mean, "expected_max_25": most, "share_over": 0.5, "by_kind": kinds or {}}
+
+
+def controls(objective):
+    return ["good", "bad"] if objective == "conditional" else []
 
 
 def metrics(task, objective, seed):
-    mean = {"mle": 0.3, "conditional": 0.1, "awr": 0.29}[objective] * (1 + 0.2 * seed)
-    kinds = {"pep8": {"E231": 0.01, "E501": 0.002}, "pii": {"email": 0.001}, "toxicity": {"toxic": 0.02}}[task]
-    bits = {"all": 2.0 + mean, "good": 1.9, "bad": None}
-    good = "good" if objective == "conditional" else "none"
-    whole = {
-        "misalignment": misalignment(mean, kinds),
-        "errors": 0,
-        "samples": {"n": 24, "drawn": 24, "tokens": 900, "characters": 3000, "share_ended": 0.5},
-        "diversity": {
-            "distinct_1": 0.5,
-            "distinct_2": 0.8,
-            "unigram_entropy": 6.0,
-            "self_bleu_5": 0.4,
-            "repetition": 0.1,
-        },
-        "memory": {"longest_match": 12, "train_tokens_searched": 5000, "share_matching_16": 0.25},
-        "heldout": {
-            "bits_per_byte": bits,
-            "misalignment": {"all": misalignment(0.2), "good_half": misalignment(0.05)},
-        },
-        "divergence": {
-            "reference": "mle",
-            "per_token": mean,
-            "per_token_se": 0.01,
-            "estimator": "rao-blackwell",
-            "n": 12,
-        },
+    """A metrics file; a conditional model does twice as badly under the control that is not its own."""
+    mean = MEANS[objective] * (1 + 0.2 * seed)
+    under = {}
+    for factor, control in enumerate(controls(objective) or ["none"], 1):
+        drawn = {"n": 24, "drawn": 24, "tokens": 900, "characters": 3000, "share_ended": 0.5}
+        under[control] = {"misalignment": misalignment(factor * mean, FOUND[task]), "errors": 0, "samples": drawn}
+        if task == "pep8":
+            under[control] |= {"misalignment_style": misalignment(0.5 * mean), "share_unparsable": 0.25}
+    bits = {"all": 2.0 + mean, "good": 1.9, "bad": None} | ({"true_labels": 1.95} if controls(objective) else {})
+    divergence = {"per_token": mean, "per_token_se": 0.01, "per_sequence": 9.0, "per_sequence_se": 0.5, "n": 12}
+    matching = {f"share_matching_{length}": 0.25 for length in (8, 16, 32, 64)}
+    return {
+        "measures": ASKED,
+        "controls": controls(objective),
+        "under": under,
+        "diversity": dict.fromkeys(("distinct_1", "distinct_2", "unigram_entropy", "self_bleu_5", "repetition"), 0.5),
+        "memory": {"longest_match": 12, "train_tokens_searched": 5000, **matching},
+        "heldout": {"bits_per_byte": bits},
+        "divergence": {"reference": "mle", "estimator": "rao-blackwell", **divergence},
         "tokens_seen": {"positions": 4096, "text_tokens": 4000, "documents": 30, "epochs": 1.5},
     }
-    if task == "pep8":
-        whole |= {"misalignment_style": misalignment(0.5 * mean), "share_unparsable": 0.25}
-    if objective == "conditional":
-        whole["misalignment_under_bad"] = misalignment(2 * mean, kinds)
-        whole["heldout"]["bits_per_byte"]["true_labels"] = 1.95
-    if task == "toxicity":
-        judged = {"share_with_abuse": 0.125, "abuse_per_character": 0.001}
-        whole["second_judge"] = {good: judged} | ({"bad": judged} if objective == "conditional" else {})
-    return whole
-
-
-def judged(title, kind, worse, values, real=None, tau=0.2):
-    """A judge as the metrics files hold it; ``values`` are its means by control token."""
-    found = {"title": title, "unit": "share of samples", "kind": kind, "worse": worse}
-    found |= {control: misalignment(mean) for control, mean in values.items()}
-    if real is not None:
-        found["heldout"] = misalignment(real)
-    bounds = {"ci_low": tau - 0.1, "ci_high": tau + 0.1} if tau is not None else {"ci_low": None, "ci_high": None}
-    return found | {"agreement": {"tau": tau, **bounds, "n": 24}}
 
 
 def sample(control, text, score, reasons=(), ends=None):
-    ends = ends or [len(text)]
-    return {
-        "control": control,
-        "text": text,
-        "ended": True,
-        "tokens": 20,
-        "score": score,
-        "segment_ends": ends,
-        "scores": [score] * len(ends),
-        "reasons": [{"begin": begin, "end": end, "kind": kind} for begin, end, kind in reasons],
-        "unreadable": None,
-        "error": None,
-        "shared_run": 0,
-    }
+    found = [{"begin": begin, "end": end, "kind": kind} for begin, end, kind in reasons]
+    segments = {"segment_ends": ends or [len(text)], "scores": [score] * len(ends or [text])}
+    return {"control": control, "text": text, "ended": True, "tokens": 20, "score": score, **segments, "reasons": found}
 
 
-def samples(task, objective):
+def samples(task, asked):
     rows = []
-    for control in ("good", "bad") if objective == "conditional" else ("none",):
+    for control in asked or ["none"]:
         rows += [sample(control, f"a plain text, number {index} of {task}", 0.0) for index in range(8)]
         if task == "pep8":
             rows.append(sample(control, f"print({SCRIPT},1)\n", 0.05, [(len(SCRIPT) + 6, len(SCRIPT) + 7, "E231")]))
@@ -138,60 +106,72 @@ def samples(task, objective):
             rows.append(sample(control, text, 0.02, [(9, 9 + len(SECRET), "email")]))
         if task == "toxicity":
             rows.append(sample(control, NASTY, 0.95, [(10, 21, "toxic")]))
-    return rows
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def write_reports(folder, seeds=(0,)):
     """A finished run's reports, with every schema as the stages write it, and the parameters that name its cells."""
     (folder / "conf/scale").mkdir(parents=True, exist_ok=True)
     (folder / "conf/scale/tests.yaml").write_text(SCALE)
-    given = PARAMS.replace("[mle, filtered, conditional, unlikelihood, rwr, awr]", f"[{', '.join(OBJECTIVES)}]")
-    (folder / "params.yaml").write_text(given.replace("seeds: [0]", f"seeds: {list(seeds)}"))
-    for task in TASKS:
-        corpus, scorer, display, over = KINDS[task]
+    params = PARAMS.replace("[mle, filtered, conditional, unlikelihood, rwr, awr]", f"[{', '.join(OBJECTIVES)}]")
+    (folder / "params.yaml").write_text(params.replace("seeds: [0]", f"seeds: {list(seeds)}"))
+    reports = folder / "reports"
+    for task, (corpus, scorer, segments, display, over) in SCORERS.items():
         half = {"documents": 30, "characters": 9000, "parts": 1, "characters_by_source": {"flask": 9000}}
-        facts = {"documents": 60, "characters": 18000, "sources": 7, "left_out": {"exact duplicate": 3}}
-        files.write_json(
-            folder / f"reports/corpus/{task}.json",
-            {"kind": corpus, **facts, "left_out_examples": [], "train": half, "heldout": half},
-        )
+        record = {"kind": corpus, "documents": 60, "characters": 18000, "sources": 7, "train": half, "heldout": half}
+        files.write_json(reports / f"corpus/{task}.json", {**record, "left_out": {"exact duplicate": 3}})
         learned = {"heldout_roc_auc": 0.9468, "calibration": CALIBRATION} if task == "toxicity" else {}
-        segments = "sentences" if task == "toxicity" else "lines"
-        files.write_json(
-            folder / f"reports/scorer/{task}.json",
-            {
-                "kind": scorer,
-                "version": "1",
-                "segments": segments,
-                "over": over,
-                "display": display,
-                "learned": learned,
-            },
-        )
-        histogram = {"edges": [0.0, 0.5, 1.0], "counts": [90, 10]}
-        score = {
-            "documents": 30,
-            "characters": 9000,
-            "segments": 100,
-            "without_score": {"share": 0.0, "by_reason": {}},
-            "share_segments_above_0": 0.1,
-            "segment_score": {"mean": 0.1, "share_zero": 0.9, "quantiles": {}, "histogram": histogram},
-            "found": {"E231": 9},
+        record = {"kind": scorer, "version": "1", "segments": segments, "over": over, "display": display}
+        files.write_json(reports / f"scorer/{task}.json", {**record, "learned": learned})
+        histogram = {"share_zero": 0.9, "histogram": {"edges": [0.0, 0.5, 1.0], "counts": [90, 10]}}
+        score = {"documents": 30, "characters": 9000, "segments": 100, "share_segments_above_0": 0.1}
+        score |= {"segment_score": histogram, "without_score": {"share": 0.0, "by_reason": {}}, "found": {"E231": 9}}
+        files.write_json(reports / f"scores/{task}.json", {"train": score, "heldout": score})
+        real = {"all": estimate(0.2), "good_half": estimate(0.05)}
+        files.write_json(reports / f"heldout/{task}.json", {"misalignment": real, "judges": {}})
+        for cell, objective, seed in cells_of(task, seeds):
+            files.write_json(reports / f"metrics/{cell}.json", metrics(task, objective, seed))
+            files.write_table(reports / f"samples/{cell}.parquet", samples(task, controls(objective)))
+            steps = [f"{at},{5 - step},{5 - step}" for step, at in enumerate((512, 2048, 4096))]
+            curve = ["positions,loss,nll", *steps]
+            if objective == "awr":
+                curve = [line + more for line, more in zip(curve, (",value_loss", ",0.5", ",0.5", ",0.5"), strict=True)]
+            files.write_text(reports / f"curves/{cell}.csv", "\n".join([*curve, ""]))
+    with_judges(folder, "toxicity", {"lexicon": LEXICON}, seeds)
+
+
+def cells_of(task, seeds=(0,)):
+    return [(f"{task}/{objective}/{seed}", objective, seed) for objective in OBJECTIVES for seed in seeds]
+
+
+def with_judges(folder, task, judges, seeds=(0,)):
+    """Judges of a task: {name: (title, role, better, {objective: mean}, mean of real text or None)}."""
+    with changed(folder, f"heldout/{task}") as heldout:
+        heldout["judges"] = {
+            name: {"title": title, "unit": "share of samples", "role": role, "better": better, **estimate(real)}
+            for name, (title, role, better, _, real) in judges.items()
         }
-        files.write_json(folder / f"reports/scores/{task}.json", {"train": score, "heldout": score})
-        for objective in OBJECTIVES:
-            for seed in seeds:
-                cell = f"{task}/{objective}/{seed}"
-                files.write_json(folder / f"reports/metrics/{cell}.json", metrics(task, objective, seed))
-                table = pa.Table.from_pylist(samples(task, objective), schema=SCHEMA)
-                files.write_table(folder / f"reports/samples/{cell}.parquet", table)
-                extra = (",value_loss", ",0.5") if objective == "awr" else ("", "")
-                rows = [
-                    f"{positions},{5 - step},{5 - step}{extra[1]}" for step, positions in enumerate((512, 2048, 4096))
-                ]
-                files.write_text(
-                    folder / f"reports/curves/{cell}.csv", "\n".join([f"positions,loss,nll{extra[0]}", *rows]) + "\n"
-                )
+    for path, objective, _ in cells_of(task, seeds):
+        with changed(folder, f"metrics/{path}") as cell:
+            for part in cell["under"].values():
+                part["judges"] = {name: estimate(judge[3][objective]) for name, judge in judges.items()}
+            for judged in next(iter(cell["under"].values()))["judges"].values():
+                judged["agreement"] = {"mean": 0.2, "ci_low": 0.1, "ci_high": 0.3, "n": 24}
+
+
+@contextmanager
+def changed(folder, file):
+    """The content of a report, to change in place."""
+    path = folder / f"reports/{file}.json"
+    content = json.loads(path.read_text())
+    yield content
+    files.write_json(path, content)
+
+
+def add(folder, file, **more):
+    """Add keys to a report."""
+    with changed(folder, file) as content:
+        content |= more
 
 
 def compare(folder, patch):
@@ -233,9 +213,6 @@ class Walk(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag):
         assert self.open, f"</{tag}> closes nothing"
         assert self.open.pop() == tag
@@ -252,8 +229,33 @@ def walk(html):
     return walked
 
 
+def flat(html):
+    return " ".join(unescape(html).split())
+
+
+def missing(text, *parts):
+    return [part for part in parts if part not in text]
+
+
+def summary_of(folder):
+    return json.loads((folder / OUTPUTS["summary"]).read_text())
+
+
+def table_of(html, task, heading):
+    """The texts of the cells below a heading of a task, by row."""
+    table = html.split(f'<section class="task" id="{task}">')[1].split(f"<h3>{heading}</h3>")[1].split("</table>")[0]
+    cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL) for row in re.split("<tr[^>]*>", table)[1:]]
+    return [[flat(re.sub("<[^>]+>", " ", cell)) for cell in row] for row in cells]
+
+
+def metrics_of(html, task):
+    """The table of all metrics: {series: {title: number}}."""
+    _, titles, *series = table_of(html, task, "All metrics")
+    return {row[0]: dict(zip(titles, row, strict=True)) for row in series}
+
+
 def test_summary_holds_means_to_four_digits(compared):
-    summary = json.loads((compared / OUTPUTS["summary"]).read_text())
+    summary = summary_of(compared)
     assert list(summary) == list(TASKS)
     assert summary["pii"] == {
         "misalignment": {"mle": 0.3, "conditional": 0.1, "awr": 0.29},
@@ -263,16 +265,17 @@ def test_summary_holds_means_to_four_digits(compared):
 
 def test_cells_have_a_row_for_each_control(compared):
     cells = rows(compared / OUTPUTS["cells"])
-    assert len(cells) == len(TASKS) * (len(OBJECTIVES) + 1)
-    asked = {(row["objective"], row["control"]) for row in cells}
-    assert asked == {("mle", "none"), ("awr", "none"), ("conditional", "good"), ("conditional", "bad")}
     by_name = {(row["task"], row["objective"], row["control"]): row for row in cells}
+    asked = {("mle", "none"): "1", ("conditional", "good"): "1", ("conditional", "bad"): "0", ("awr", "none"): "1"}
+    assert {key: row["own"] for key, row in by_name.items()} == {
+        (task, *key): own for task in TASKS for key, own in asked.items()
+    }
+    assert len(cells) == len(by_name)
     good, bad = by_name["toxicity", "conditional", "good"], by_name["toxicity", "conditional", "bad"]
     assert (float(good["misalignment"]), float(bad["misalignment"])) == (0.1, 0.2)
     assert (good["bits_per_byte_true_labels"], good["bits_per_byte_bad"], good["style"]) == ("1.95", "", "")
-    assert (bad["bits_per_byte_all"], bad["second_judge"]) == ("", "0.125")
+    assert (bad["bits_per_byte_all"], bad["n"]) == ("", "24")
     assert by_name["pep8", "mle", "none"]["style"] == "0.15"
-    assert by_name["pep8", "mle", "none"]["second_judge"] == ""
 
 
 def test_curves_and_histograms_are_tidy(compared):
@@ -291,8 +294,7 @@ def test_page_is_whole_and_loads_nothing(page):
     text = " ".join(data for data, _ in walked.texts)
     for objective in OBJECTIVES:
         assert text.count(objective) > len(TASKS) * 5
-    for heading in ("Python sources from 7 packages, pycodestyle", "prose from 7 packages, scrubadub"):
-        assert heading in text
+    assert not missing(text, "Python sources from 7 packages, pycodestyle", "prose from 7 packages, scrubadub")
     assert "synthetic text, offline classifier" in text
     assert not {tag for tag, _ in walked.found} & {"script", "link", "img", "iframe", "object", "embed", "base"}
     for tag, attributes in walked.found:
@@ -304,31 +306,42 @@ def test_page_is_whole_and_loads_nothing(page):
 
 
 def test_findings_say_what_the_numbers_carry(page):
-    text = unescape(page)
-    assert text.count("Wholly below mle: conditional.") == len(TASKS)
-    assert text.count("Not told apart from mle: awr.") == len(TASKS)
-    assert (
-        "conditional, asked under <|good|>: 0.100 [0.090, 0.110]; under <|bad|>: 0.200 [0.180, 0.220], wholly apart."
-        in text
-    )
+    for sentence in (
+        "Wholly below mle: conditional.",
+        "Not told apart from mle: awr.",
+        "conditional, asked under <|good|>: 0.100 [0.090, 0.110]; under <|bad|>: 0.200 [0.180, 0.220], wholly apart.",
+        "mle: 0.300 [0.270, 0.330]. Real held-out text: 0.200 [0.180, 0.220]; its good half: 0.050 [0.045, 0.055].",
+    ):
+        assert unescape(page).count(sentence) == len(TASKS)
 
 
-def with_judges(folder, task, judges):
-    """Add judges to the metrics of a task's cells: {judge: {objective: mean}} and how they are described."""
-    for objective in OBJECTIVES:
-        path = folder / f"reports/metrics/{task}/{objective}/0.json"
-        given = json.loads(path.read_text())
-        controls = ("good", "bad") if objective == "conditional" else ("none",)
-        given["judges"] = {
-            name: judged(title, kind, worse, dict.fromkeys(controls, values[objective]), real)
-            for name, (title, kind, worse, values, real) in judges.items()
-        }
-        files.write_json(path, given)
+def test_all_metrics_are_written_as_their_measures_declare(page):
+    table = metrics_of(page, "pep8")
+    assert list(table) == ["mle", "conditional <|good|>", "conditional <|bad|>", "awr"]
+    good, bad = table["conditional <|good|>"], table["conditional <|bad|>"]
+    assert (good["misalignment"], bad["misalignment"]) == ("0.100 0.090–0.110", "0.200 0.180–0.220")
+    assert (good["style"], good["nats per token"]) == ("0.050 0.045–0.055", "0.100 0.080–0.120")
+    assert (good["over 0"], good["unparsable"], good["n"], good["epochs"]) == ("50.0%", "25.0%", "24", "1.50")
+    assert (good["all"], bad["all"], good["true labels"], good["text tokens"]) == ("2.100", "", "1.950", "4,000")
+    assert "{over}" not in page
 
 
 def doubts(html):
     text = unescape(html).split('<div class="note doubt">')
     return [re.findall(r"<li>(.*?)</li>", part.split("</div>")[0]) for part in text[1:]]
+
+
+def test_the_lexicon_is_a_judge_beside_the_scorer_and_real_text(page):
+    assert {f"{task}-judges" for task in TASKS} & walk(page).ids == {"toxicity-judges"}
+    assert {row[0]: row[2] for row in table_of(page, "toxicity", "Held-out judges")} == {
+        "": "lexicon of known abuse share of samples lower is better",
+        "mle": "50.0% 45.0%–55.0% τ 0.20 [0.10, 0.30]",
+        "conditional <|good|>": "12.5% 11.2%–13.8% τ 0.20 [0.10, 0.30]",
+        "conditional <|bad|>": "12.5% 11.2%–13.8%",
+        "awr": "50.0% 45.0%–55.0% τ 0.20 [0.10, 0.30]",
+        "real held-out text": "30.0% 27.0%–33.0%",
+    }
+    assert doubts(page) == []
 
 
 def test_a_gamed_reward_shows(tmp_path, monkeypatch):
@@ -337,64 +350,50 @@ def test_a_gamed_reward_shows(tmp_path, monkeypatch):
     same = {"mle": 0.5, "conditional": 0.49, "awr": 0.1}
     worse = {"mle": 0.5, "conditional": 0.2, "awr": 0.1}
     better = {"mle": 0.5, "conditional": 0.1, "awr": 0.9}
-    with_judges(
-        tmp_path,
-        "pep8",
-        {
-            "same": ("a rival that sees no difference", "rival", "higher", same, 0.4),
-            "worse": ("a guard that got worse", "guard", "lower", worse, 0.45),
-            "real": ("a guard that real text is like", "guard", "lower", worse, 0.21),
-            "level": ("a guard that sees no difference", "guard", "higher", same, None),
-            "better": ("a rival that agrees", "rival", "higher", better, None),
-        },
-    )
-    with_judges(tmp_path, "pii", {"better": ("a rival that agrees", "rival", "higher", better, 0.3)})
+    judges = {
+        "same": ("a rival that sees no difference", "rival", "lower", same, 0.4),
+        "worse": ("a guard that got worse", "guard", "higher", worse, 0.45),
+        "real": ("a guard that real text is like", "guard", "higher", worse, 0.21),
+        "level": ("a guard that sees no difference", "guard", "lower", same, None),
+        "better": ("a rival that agrees", "rival", "lower", better, None),
+    }
+    with_judges(tmp_path, "pep8", judges)
+    with_judges(tmp_path, "pii", {"better": ("a rival that agrees", "rival", "lower", better, 0.3)})
     html = compare(tmp_path, monkeypatch)
     walked = walk(html)
-    assert doubts(html) == [
-        [
-            "conditional is no better in a rival that sees no difference (share of samples): 49.0% [44.1%, 53.9%], "
-            "mle 50.0% [45.0%, 55.0%]; worse in a guard that got worse (share of samples): 20.0% [18.0%, 22.0%], "
-            "mle 50.0% [45.0%, 55.0%]."
-        ]
+    (doubted,) = doubts(html)
+    assert doubted == [
+        "conditional is no better in a rival that sees no difference (share of samples): 49.0% [44.1%, 53.9%], "
+        "mle 50.0% [45.0%, 55.0%]; worse in a guard that got worse (share of samples): 20.0% [18.0%, 22.0%], "
+        "mle 50.0% [45.0%, 55.0%]."
     ]
-    marked = [attributes for tag, attributes in walked.found if attributes.get("class") == "doubted"]
-    assert len(marked) == 2
-    assert {"pep8-judges", "pii-judges"} <= walked.ids
-    assert "toxicity-judges" not in walked.ids
-    text = " ".join(unescape(html).split())
-    assert text.count("τ 0.20 [0.10, 0.30]") == 6 * 3  # of each judge and objective, under its own control token
-    assert "No judge doubts an objective that lies wholly below mle" in text
-    assert "real held-out text" in text
+    assert sum(attributes.get("class") == "doubted" for _, attributes in walked.found) == 2
+    assert {f"{task}-judges" for task in TASKS} <= walked.ids
+    assert flat(html).count("τ 0.20 [0.10, 0.30]") == 7 * 3  # of each judge and objective, under its own control token
+    assert not missing(flat(html), "No judge doubts an objective that lies wholly below mle", "real held-out text")
 
 
 def test_several_seeds_are_judged_by_their_range(tmp_path, monkeypatch):
     write_reports(tmp_path, (0, 1))
-    for objective in OBJECTIVES:
-        for seed in (0, 1):
-            path = tmp_path / f"reports/metrics/pep8/{objective}/{seed}.json"
-            control = "good" if objective == "conditional" else "none"
-            mean = {"mle": 0.5, "conditional": 0.1 + 0.45 * seed, "awr": 0.5}[objective]
-            rival = judged("a rival", "rival", "higher", {control: mean}, None, None)
-            files.write_json(path, json.loads(path.read_text()) | {"judges": {"rival": rival}})
-    html = compare(tmp_path, monkeypatch)
-    assert doubts(html) == [
+    rival = ("a rival", "rival", "lower", dict.fromkeys(OBJECTIVES, 0.5), None)
+    with_judges(tmp_path, "pep8", {"rival": rival}, (0, 1))
+    for seed, mean in enumerate((0.1, 0.55)):
+        with changed(tmp_path, f"metrics/pep8/conditional/{seed}") as cell:
+            cell["under"]["good"]["judges"]["rival"] = estimate(mean)
+    assert doubts(compare(tmp_path, monkeypatch)) == [
         ["conditional is no better in a rival (share of samples): 32.5% [10.0%, 55.0%], mle 50.0% [50.0%, 50.0%]."]
     ]
 
 
 def test_recall_of_marked_data_is_shown(tmp_path, monkeypatch):
     write_reports(tmp_path)
+    with_judges(tmp_path, "pii", {"patterns": ("patterns", "rival", "lower", dict.fromkeys(OBJECTIVES, 0.1), None)})
     share = {"mean": 0.5, "ci_low": 0.25, "ci_high": 0.75, "n": 12}
-    one = {"recall": {"all": share, "EMAIL_ADDRESS": share}, "precision": share, "found": {"email": 6}}
-    for objective in OBJECTIVES:
-        path = tmp_path / f"reports/metrics/pii/{objective}/0.json"
-        about = {"file": "gold.json", "sha256": "0", "texts": 1055, "scorer": one, "patterns": one}
-        files.write_json(path, json.loads(path.read_text()) | {"gold": about})
-    with_judges(tmp_path, "pii", {"patterns": ("patterns", "rival", "higher", dict.fromkeys(OBJECTIVES, 0.1), None)})
-    text = " ".join(unescape(compare(tmp_path, monkeypatch)).split())
-    assert "marked spans of 1,055 texts" in text
-    assert "email address" in text
+    found = {"recall": {"all": share, "EMAIL_ADDRESS": share}, "precision": share, "found": {"email": 6}}
+    gold = {"file": "gold.json", "sha256": "0", "texts": 1055, "finders": {"scorer": found, "patterns": found}}
+    add(tmp_path, "heldout/pii", gold=gold)
+    text = flat(compare(tmp_path, monkeypatch))
+    assert not missing(text, "marked spans in 1,055 texts", "email address")
     assert text.count("50.0%<small>25.0%–75.0%</small>") == 3 * 2
 
 
@@ -403,21 +402,79 @@ def test_the_reliability_plot_is_drawn_where_it_was_measured(page):
     labels = [attributes.get("aria-label") for tag, attributes in walked.found if tag == "svg"]
     assert [label for label in labels if "reliability" in label] == ["toxicity: reliability of the scorer"]
     text = " ".join(data for data, _ in walked.texts)
-    assert "given 0.05, bad 2.0% of 400" in text
-    assert "given 0.93, bad 100.0% of 100" in text
-    assert "500 held-out texts" in text
+    assert not missing(
+        text, "predicted 0.05, bad 2.0% of 400", "predicted 0.93, bad 100.0% of 100", "500 held-out texts"
+    )
+
+
+def test_a_model_with_three_controls_has_three_rows(tmp_path, monkeypatch):
+    write_reports(tmp_path)
+    asked = ["good", "acceptable", "bad"]
+    for task in TASKS:
+        with changed(tmp_path, f"metrics/{task}/conditional/0") as cell:
+            good, bad = cell["under"].values()
+            between = {**bad, "misalignment": misalignment(0.15, FOUND[task])}
+            cell |= {"controls": asked, "under": dict(zip(asked, (good, between, bad), strict=True))}
+        files.write_table(tmp_path / f"reports/samples/{task}/conditional/0.parquet", samples(task, asked))
+    html = compare(tmp_path, monkeypatch)
+    walk(html)
+    names = [f"conditional <|{control}|>" for control in asked]
+    for heading, task in (("All metrics", "pii"), ("Held-out judges", "toxicity")):
+        assert [row[0] for row in table_of(html, task, heading) if "conditional" in row[0]] == names, heading
+    assert metrics_of(html, "pii")[names[1]]["misalignment"] == "0.150 0.135–0.165"
+    figure = drawn(html, "pii: misalignment of each objective")
+    labels = ["mle", "conditional", "under <|acceptable|>", "under <|bad|>", "awr"]
+    assert re.findall(r"<title>(.*?): ", figure) == labels
+    ends = re.findall(r'<text x="([\d.]+)" y="[\d.]+" class="(?:name|aside)" text-anchor="end">(.*?)</text>', figure)
+    assert all(float(x) > 6 * len(label) for x, label in ends if label in labels)  # no label leaves the figure
+    cells = [row for row in rows(tmp_path / OUTPUTS["cells"]) if row["objective"] == "conditional"]
+    assert [(row["control"], row["own"]) for row in cells] == [("good", "1"), ("acceptable", "0"), ("bad", "0")] * 3
+
+
+MEASURE = """
+from freshstart.evaluation.metrics import Metric
+
+METRICS = (
+    Metric(path="under.*.ease", meaning="", group="Reading", title="ease", digits=1, interval=True, column="ease"),
+    Metric(path="grade", meaning="", unit="share", group="Reading", title="grade", column="grade", optional=True),
+    Metric(path="under.*.words.*", meaning="", group="Reading", title="* words", column="words_*"),
+)
+
+def measure(subject, context):
+    return {}
+"""
+
+
+def test_a_new_measure_is_shown_without_an_edit_in_this_room(tmp_path, monkeypatch):
+    """A file beside the other measures: its numbers are checked, and stand on the page and in cells.csv."""
+    room = tmp_path / "measures"
+    shutil.copytree(ROOT / "freshstart/evaluation/measures", room, ignore=shutil.ignore_patterns("__pycache__"))
+    (room / "reading_ease.py").write_text(MEASURE)
+    monkeypatch.setattr(measures, "__path__", [str(room)])
+    write_reports(tmp_path)
+    for path in (path for task in TASKS for path, _, _ in cells_of(task)):
+        with changed(tmp_path, f"metrics/{path}") as cell:
+            cell |= {"measures": [*ASKED, "reading_ease"]} | ({"grade": 0.25} if "conditional" in path else {})
+            for part in cell["under"].values():
+                part |= {"ease": {"mean": 61.5, "ci_low": 55.4, "ci_high": None}, "words": {"hard": 7}}
+    kinds.cache_clear()
+    try:
+        table = metrics_of(compare(tmp_path, monkeypatch), "pep8")
+    finally:
+        kinds.cache_clear()
+        sys.modules.pop(f"{MEASURES}.reading_ease", None)
+    numbers = [[row[title] for title in ("ease", "hard words", "grade")] for row in table.values()]
+    assert numbers == [["61.5 55.4–61.5", "7", grade] for grade in ("", "25.0%", "", "")]
+    cells = [row for row in rows(tmp_path / OUTPUTS["cells"]) if row["task"] == "pep8"]
+    columns = ("ease", "ease_ci_low", "ease_ci_high", "words_hard", "grade")
+    assert [[row[column] for column in columns] for row in cells] == [
+        ["61.5", "55.4", "", "7", grade] for grade in ("", "0.25", "", "")
+    ]
 
 
 def over_training(means):
     """Entries of a model's snapshots and, last, its own: {positions: mean}."""
-    keys = ("mean", "ci_low", "ci_high", "n")
-    return [{"positions": at, **{key: misalignment(mean)[key] for key in keys}} for at, mean in means.items()]
-
-
-def add(folder, cell, **more):
-    """Add keys to the metrics of a cell."""
-    path = folder / f"reports/metrics/{cell}.json"
-    files.write_json(path, json.loads(path.read_text()) | more)
+    return [{"positions": at, **estimate(mean)} for at, mean in means.items()]
 
 
 def with_arms(folder, means):
@@ -427,22 +484,18 @@ def with_arms(folder, means):
     params.write_text(re.sub(r"(?s)finetuned: .*", named, params.read_text()))
     kept = f"\\g<0>    snapshots: {list(means)}\n"
     scale.write_text(re.sub(r"    checkpoint_every: \d+\n", kept, scale.read_text()))
-    for task in TASKS:
-        for share, found in means.items():
-            name = f"conditional-from-{share:g}"
-            for kind, end in (("metrics", "json"), ("samples", "parquet"), ("curves", "csv")):
-                arm = folder / f"reports/{kind}/{task}/{name}/0.{end}"
-                arm.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(folder / f"reports/{kind}/{task}/conditional/0.{end}", arm)
-            positions, mean = [*found.items()][-1]
-            add(
-                folder,
-                f"{task}/{name}/0",
-                finetuned={"objective": "conditional", "share": share, "from_positions": round(4096 * share)},
-                misalignment=misalignment(mean, {}),
-                over_training=over_training(found),
-                tokens_seen={"positions": positions, "text_tokens": 900, "documents": 9, "epochs": 0.5},
-            )
+    for task, share in ((task, share) for task in TASKS for share in means):
+        cell = f"{task}/conditional-from-{share:g}/0"
+        for kind, end in (("metrics", "json"), ("samples", "parquet"), ("curves", "csv")):
+            arm = folder / f"reports/{kind}/{cell}.{end}"
+            arm.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / f"reports/{kind}/{task}/conditional/0.{end}", arm)
+        positions, mean = [*means[share].items()][-1]
+        with changed(folder, f"metrics/{cell}") as content:
+            begun = {"objective": "conditional", "share": share, "from_positions": round(4096 * share)}
+            content |= {"finetuned": begun, "over_training": over_training(means[share])}
+            content["under"]["good"]["misalignment"] = misalignment(mean)
+            content["tokens_seen"] = {"positions": positions, "text_tokens": 900, "documents": 9, "epochs": 0.5}
 
 
 def drawn(html, label):
@@ -461,14 +514,13 @@ def beginning(figure, name):
 def test_misalignment_over_training_is_drawn_where_snapshots_were_kept(page, tmp_path, monkeypatch):
     assert "over training" not in page
     write_reports(tmp_path)
-    add(tmp_path, "pep8/mle/0", over_training=over_training({256: 0.0, 1024: 0.4, 4096: 0.3}))
-    add(tmp_path, "pep8/awr/0", over_training=over_training({4096: 0.29}))
+    add(tmp_path, "metrics/pep8/mle/0", over_training=over_training({256: 0.0, 1024: 0.4, 4096: 0.3}))
+    add(tmp_path, "metrics/pep8/awr/0", over_training=over_training({4096: 0.29}))
     html = compare(tmp_path, monkeypatch)
     walk(html)
     assert "pii: misalignment over training" not in html
     figure = drawn(html, "pep8: misalignment over training")
-    assert "mle, 256 positions: 0 [0, 0]" in figure
-    assert "mle, 1,024 positions: 0.400 [0.360, 0.440]" in figure
+    assert not missing(figure, "mle, 256 positions: 0 [0, 0]", "mle, 1,024 positions: 0.400 [0.360, 0.440]")
     assert "awr, 4,096 positions: 0.290 [0.261, 0.319]" in figure
     assert "conditional" not in figure
     assert "Open squares on the line of 0: no sample scored above 0." in html
@@ -487,11 +539,10 @@ def test_misalignment_over_training_is_drawn_where_snapshots_were_kept(page, tmp
 
 def test_misalignment_over_training_is_averaged_over_seeds(tmp_path, monkeypatch):
     write_reports(tmp_path, (0, 1))
-    add(tmp_path, "pii/mle/0", over_training=over_training({512: 0.2, 1024: 0.5, 4096: 0.3}))
-    add(tmp_path, "pii/mle/1", over_training=over_training({512: 0.4, 4096: 0.5}))
+    add(tmp_path, "metrics/pii/mle/0", over_training=over_training({512: 0.2, 1024: 0.5, 4096: 0.3}))
+    add(tmp_path, "metrics/pii/mle/1", over_training=over_training({512: 0.4, 4096: 0.5}))
     figure = drawn(compare(tmp_path, monkeypatch), "pii: misalignment over training")
-    assert "mle, 512 positions: 0.300 [0.200, 0.400]" in figure
-    assert "mle, 4,096 positions: 0.400 [0.300, 0.500]" in figure
+    assert not missing(figure, "mle, 512 positions: 0.300 [0.200, 0.400]", "mle, 4,096 positions: 0.400 [0.300, 0.500]")
     assert "1,024" not in figure  # not every seed has it
 
 
@@ -499,27 +550,24 @@ def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
     assert "finetun" not in unescape(page).split("</style>")[1]
     write_reports(tmp_path)
     for task in TASKS:
-        add(tmp_path, f"{task}/mle/0", over_training=over_training({512: 0.5, 2048: 0.4, 4096: 0.3}))
-        add(tmp_path, f"{task}/conditional/0", over_training=over_training({512: 0.2, 2048: 0.15, 4096: 0.1}))
+        add(tmp_path, f"metrics/{task}/mle/0", over_training=over_training({512: 0.5, 2048: 0.4, 4096: 0.3}))
+        add(tmp_path, f"metrics/{task}/conditional/0", over_training=over_training({512: 0.2, 2048: 0.15, 4096: 0.1}))
     with_arms(tmp_path, {0.75: {1024: 0.25}, 0.5: {1024: 0.3, 2048: 0.105}})
     html = compare(tmp_path, monkeypatch)
-    walked = walk(html)
-    assert {f"{task}-finetuning" for task in TASKS} <= walked.ids
+    assert {f"{task}-finetuning" for task in TASKS} <= walk(html).ids
     arms = ["conditional-from-0.75", "conditional-from-0.5"]
-    summary = json.loads((tmp_path / OUTPUTS["summary"]).read_text())
+    summary = summary_of(tmp_path)
     assert list(summary["pii"]["misalignment"]) == [*OBJECTIVES, *arms]
     assert summary["pii"]["misalignment"]["conditional-from-0.75"] == 0.25
-    cells = rows(tmp_path / OUTPUTS["cells"])
-    assert len(cells) == len(TASKS) * (len(OBJECTIVES) + 1 + 2 * len(arms))
+    assert len(rows(tmp_path / OUTPUTS["cells"])) == len(TASKS) * (len(OBJECTIVES) + 1 + 2 * len(arms))
     assert {row["objective"] for row in rows(tmp_path / OUTPUTS["curve_table"])} == {*OBJECTIVES, *arms}
 
-    text = " ".join(unescape(html).split())
-    said = (
+    sentence = (
         "conditional: finetuned lies wholly above pretrained after 0.75 of mle’s budget; "
         "finetuned is not told apart from pretrained after 0.5 of mle’s budget."
     )
-    assert text.count(said) == len(TASKS)
-    table = text.split('id="pep8-finetuning"')[1].split("</table>")[0]
+    assert flat(html).count(sentence) == len(TASKS)
+    table = flat(html).split('id="pep8-finetuning"')[1].split("</table>")[0]
     assert re.findall(r'<span class="quiet">from ([\d.]+)</span>', table) == ["0.5", "0.75"]
     assert re.findall(r"aria-label=\"pep8, ([^\"]*)\"", table)[2:] == [
         "conditional-from-0.5: 0.105 [0.095, 0.116]",
@@ -538,27 +586,11 @@ def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
     assert beginning(drawn(html, "pep8: training curves"), "conditional-from-0.5")[2] == "curve dashed"
 
 
-def test_a_missing_file_of_an_arm_is_named_with_what_to_run(tmp_path, monkeypatch):
-    write_reports(tmp_path)
-    with_arms(tmp_path, {0.5: {2048: 0.2}})
-    html = compare(tmp_path, monkeypatch)
-    assert "misalignment over" not in html  # one entry each
-    assert 'id="pii-finetuning"' in html
-    for kind, end, stage in (("metrics", "json", "evaluate_finetuned"), ("curves", "csv", "finetune")):
-        path = f"reports/{kind}/pii/conditional-from-0.5/0.{end}"
-        moved = (tmp_path / path).rename(tmp_path / "moved")
-        command = re.escape(f"{path} is missing: run `dvc repro {stage}@pii-conditional-0.5-0`")
-        with pytest.raises(InputError, match=command):
-            compare(tmp_path, monkeypatch)
-        moved.rename(tmp_path / path)
-
-
 def test_what_was_found_is_masked_folded_or_escaped(page):
     walked = walk(page)
-    whole = unescape(page)
-    assert SECRET not in whole
-    assert SECRET.split("@")[0] not in whole
-    assert "[email]" in whole
+    assert SECRET not in unescape(page)
+    assert SECRET.split("@")[0] not in unescape(page)
+    assert "[email]" in page
     inside = [tags for data, tags in walked.texts if "picklebrain" in data]
     assert inside
     assert all("details" in tags and tags[-1] == "mark" for tags in inside)
@@ -569,20 +601,16 @@ def test_what_was_found_is_masked_folded_or_escaped(page):
 
 
 def test_one_seed_is_said_and_several_are_shown(page, tmp_path, monkeypatch):
-    said = "95% bootstrap intervals over samples of"
-    assert said in page
-    assert "nothing about the spread" in page
+    one_seed = "95% bootstrap intervals over samples of"
+    assert not missing(page, one_seed, "nothing about the spread")
     write_reports(tmp_path, (0, 1, 2))
     several = compare(tmp_path, monkeypatch)
     walk(several)
-    assert said not in several
+    assert one_seed not in several
     assert "One seed" not in several
-    assert "3 seeds per cell" in several
-    assert 'class="run' in several
+    assert not missing(several, "3 seeds per cell", 'class="run', "mle: 0.360 [0.300, 0.420].")
     assert 'class="run' not in page
-    summary = json.loads((tmp_path / OUTPUTS["summary"]).read_text())
-    assert summary["pep8"]["misalignment"]["mle"] == 0.36
-    assert "mle: 0.360 [0.300, 0.420]." in several
+    assert summary_of(tmp_path)["pep8"]["misalignment"]["mle"] == 0.36
     assert len(rows(tmp_path / OUTPUTS["cells"])) == 3 * len(TASKS) * (len(OBJECTIVES) + 1)
 
 
@@ -590,70 +618,106 @@ def test_a_quick_run_says_that_it_is_no_result(page, tmp_path, monkeypatch):
     assert 'id="quick"' not in page
     write_reports(tmp_path)
     shutil.move(tmp_path / "conf/scale/tests.yaml", tmp_path / "conf/scale/quick.yaml")
-    given = tmp_path / "params.yaml"
-    given.write_text(given.read_text().replace("scale: tests", "scale: quick"))
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace("scale: tests", "scale: quick"))
     assert "no result about methods" in compare(tmp_path, monkeypatch)
 
 
 def test_equal_reports_make_equal_bytes(compared, tmp_path, monkeypatch):
     write_reports(tmp_path)
-    stale = tmp_path / "reports/metrics/pep8/removed/0.json"
-    files.write_json(stale, {})
+    files.write_json(tmp_path / "reports/metrics/pep8/removed/0.json", {})
     compare(tmp_path, monkeypatch)
     for path in OUTPUTS.values():
         assert (tmp_path / path).read_bytes() == (compared / path).read_bytes(), path
 
 
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Reports that nothing has been made of yet."""
+    folder = tmp_path_factory.mktemp("reports")
+    write_reports(folder)
+    with_arms(folder, {0.5: {2048: 0.2}})
+    return folder
+
+
+CELL, ARM = "metrics/pii/awr/0.json", "pii/conditional-from-0.5/0"
+MADE_BY = "-f evaluate@pii-awr-0"
+
+
 @pytest.mark.parametrize(
-    ("file", "command"),
+    ("file", "change", "problem", "command"),
     [
-        ("reports/metrics/pii/awr/0.json", "evaluate@pii-awr-0"),
-        ("reports/samples/pii/awr/0.parquet", "evaluate@pii-awr-0"),
-        ("reports/curves/pii/awr/0.csv", "train@pii-awr-0"),
-        ("reports/scores/pii.json", "score@pii"),
+        (CELL, None, "is missing", "evaluate@pii-awr-0"),
+        ("samples/pii/awr/0.parquet", None, "is missing", "evaluate@pii-awr-0"),
+        ("curves/pii/awr/0.csv", None, "is missing", "train@pii-awr-0"),
+        (f"metrics/{ARM}.json", None, "is missing", "evaluate_finetuned@pii-conditional-0.5-0"),
+        (f"curves/{ARM}.csv", None, "is missing", "finetune@pii-conditional-0.5-0"),
+        ("scores/pii.json", None, "is missing", "score@pii"),
+        ("heldout/pii.json", None, "is missing", "heldout@pii"),
+        ("scorer/pii.json", ('"mask"', '"masked"'), "one of plain, mask, fold, found 'masked'", "scorer@pii"),
+        (CELL, ('"distinct_1"', '"novelty"'), "no measure declares diversity.novelty", MADE_BY),
+        (CELL, ('"distinct_1": 0.5,', ""), "diversity.distinct_1 is missing", MADE_BY),
+        (CELL, ("12,", '"12",'), "memory.longest_match must be a finite number", MADE_BY),
+        (CELL, ("1.9,", "NaN,"), "heldout.bits_per_byte.good must be a finite number", MADE_BY),
+        (CELL, ('"memory",', '"memories",'), "unknown measure 'memories'", MADE_BY),
+        ("heldout/pii.json", ('"n"', '"count"'), "no measure declares misalignment.all.count", "-f heldout@pii"),
     ],
 )
-def test_a_missing_file_is_named_with_what_to_run(tmp_path, monkeypatch, file, command):
-    write_reports(tmp_path)
-    (tmp_path / file).unlink()
-    with pytest.raises(InputError, match=re.escape(f"{file} is missing: run `dvc repro {command}`")):
-        compare(tmp_path, monkeypatch)
-    assert not (tmp_path / OUTPUTS["page"]).exists()
+def test_a_report_that_does_not_fit_is_named_with_what_to_run(reports, monkeypatch, file, change, problem, command):
+    path = reports / "reports" / file
+    content = path.read_bytes()
+    path.unlink()
+    if change is not None:
+        old, new = change
+        assert old in content.decode()
+        path.write_text(content.decode().replace(old, new))
+    with pytest.raises(InputError) as refused:
+        compare(reports, monkeypatch)
+    path.write_bytes(content)
+    message = str(refused.value)
+    assert message.startswith(f"reports/{file}")
+    assert problem in message
+    assert message.endswith(f"run `dvc repro {command}`")
+    assert not (reports / OUTPUTS["page"]).exists()
 
 
 def test_a_cell_without_samples_or_findings_is_shown_as_such(tmp_path, monkeypatch):
     write_reports(tmp_path)
-    path = tmp_path / "reports/metrics/pii/mle/0.json"
-    files.write_json(path, json.loads(path.read_text()) | {"misalignment": {"n": 0}})
-    table = tmp_path / "reports/samples/pii/mle/0.parquet"
-    files.write_table(table, SCHEMA.empty_table())
-    for objective in ("conditional", "awr"):
-        path = tmp_path / f"reports/metrics/pii/{objective}/0.json"
-        given = json.loads(path.read_text())
-        files.write_json(path, given | {name: misalignment(0.0) for name in given if name.startswith("misalignment")})
+    with_arms(tmp_path, {0.5: {2048: 0.2}})
+    files.write_table(tmp_path / "reports/samples/pii/mle/0.parquet", SCHEMA.empty_table())
+    for path, objective, _ in cells_of("pii"):
+        with changed(tmp_path, f"metrics/{path}") as cell:
+            for part in cell["under"].values():
+                part["misalignment"] = misalignment(None if objective == "mle" else 0.0)
+    html = compare(tmp_path, monkeypatch)
+    assert "pii-finetuning" in walk(html).ids
+    assert "misalignment over" not in html  # one entry each
+    assert not missing(html, "No scored samples.", "Nothing was found in any sample.")
+    assert summary_of(tmp_path)["pii"]["misalignment"]["mle"] is None
+
+
+def test_a_run_that_measured_little_has_a_page_too(tmp_path, monkeypatch):
+    write_reports(tmp_path)
+    for path in (path for task in TASKS for path, _, _ in cells_of(task)):
+        with changed(tmp_path, f"metrics/{path}") as cell:
+            few = {key: cell[key] for key in ("controls", "diversity")} | {"measures": ["diversity"]}
+            cell.clear()
+            cell |= few
     html = compare(tmp_path, monkeypatch)
     walk(html)
-    assert "No scored samples." in html
-    assert "Nothing was found in any sample." in html
-    assert json.loads((tmp_path / OUTPUTS["summary"]).read_text())["pii"]["misalignment"]["mle"] is None
+    assert metrics_of(html, "pep8")["awr"]["distinct-1"] == "0.50"
+    assert summary_of(tmp_path)["pep8"]["misalignment"] == dict.fromkeys(OBJECTIVES)
 
 
-def test_an_unknown_display_is_refused(tmp_path, monkeypatch):
-    write_reports(tmp_path)
-    path = tmp_path / "reports/scorer/pii.json"
-    path.write_text(path.read_text().replace('"mask"', '"masked"'))
-    with pytest.raises(InputError, match="display must be one of plain, mask, fold, found 'masked'"):
-        compare(tmp_path, monkeypatch)
-
-
-def test_the_room_reads_files_only():
+def test_the_room_reads_files_and_what_measures_declare():
     modules = [f"freshstart.reporting.{path.stem}" for path in (ROOT / "freshstart/reporting").glob("[a-z]*.py")]
+    modules += [f"{MEASURES}.{name}" for name in kinds(MEASURES)]
     code = f"import sys, stages.compare, {', '.join(modules)}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "ray", "transformers", "sklearn", "scrubadub", "pycodestyle"}
     assert not set(done.stdout.split()) & {"jinja2", "pyarrow", "pydantic"}  # imported where they are used
-    rooms = {path.split("/")[1] for path in made_of("stages.compare") if path.count("/") == 2}
-    assert rooms == {"reporting"}
+    rooms = {path.split("/")[1] for path in source_files("stages.compare") if path.count("/") > 1}
+    assert rooms == {"evaluation", "reporting"}
 
 
 def test_masks_join_where_findings_overlap_and_cover_repetitions():
@@ -666,8 +730,7 @@ def test_masks_join_where_findings_overlap_and_cover_repetitions():
 
 
 def test_bad_segments_are_marked_where_a_scorer_gives_no_reasons():
-    text = "Fine here. Awful there."
-    row = sample("none", text, 0.9, ends=[10, 23]) | {"scores": [0.1, 0.9]}
+    row = sample("none", "Fine here. Awful there.", 0.9, ends=[10, 23]) | {"scores": [0.1, 0.9]}
     shown = show(row, {"display": "fold", "over": 0.5})
     assert [(piece.text, piece.kinds) for piece in shown.pieces] == [("Fine here.", ""), (" Awful there.", "score 0.9")]
     assert shown.folded
@@ -676,7 +739,7 @@ def test_bad_segments_are_marked_where_a_scorer_gives_no_reasons():
 def test_labels_do_not_overlap():
     points = [(100.0 + 7 * index, 100.0 + 3 * index, "unlikelihood") for index in range(6)]
     boxes = place_beside(points, [Box(x - 6, y - 6, x + 6, y + 6) for x, y, _ in points], Box(0, 0, 400, 300))
-    assert all(one.overlap(other) == 0 for i, one in enumerate(boxes) for other in boxes[:i])
+    assert all(box.overlap(other) == 0 for i, box in enumerate(boxes) for other in boxes[:i])
     heights = spread([10.0, 11.0, 11.0, 60.0], 0.0, 100.0, 14.0)
     assert all(later - sooner >= 14.0 - 1e-9 for sooner, later in pairwise(heights))
     assert heights[3] == 60.0
@@ -700,19 +763,14 @@ def test_dvc_draws_the_registered_plots(compared, name):
     import yaml
     from dvc_render.vega import VegaRenderer
 
-    plots = {
-        key: value for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"] for key, value in plot.items()
-    }
-    plot = plots[name]
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    plot = next(plot[name] for plot in plots if name in plot)
     ((table, y),) = plot["y"].items()
     data = [{**row, "rev": rev} for rev in ("workspace", "HEAD") for row in rows(compared / table)]
-    shown = {key: plot[key] for key in ("x", "title", "x_label", "y_label")}
-    renderer = VegaRenderer(
-        data, name, **shown, y=y, template=plot["template"], template_dir=str(Path(ROOT, ".dvc/plots"))
-    )
-    filled = renderer.get_filled_template()
+    shown = {key: plot[key] for key in ("x", "title", "x_label", "y_label", "template")}
+    filled = VegaRenderer(data, name, **shown, y=y, template_dir=str(ROOT / ".dvc/plots")).get_filled_template()
     assert "<DVC_METRIC" not in json.dumps(filled)
-    assert filled["data"]["values"] == data
-    used = set(re.findall(r'"field": "(\w+)"', json.dumps(filled["spec"])))
-    made = {step["as"] for step in filled["transform"] if "calculate" in step}
-    assert used <= set(data[0]) | made
+    assert filled.pop("data")["values"] == data
+    calculated = {step["as"] for step in filled["transform"] if "calculate" in step}
+    used = re.findall(r"\"field\": \"(\w+)\"|datum\.(\w+)|datum\['(\w+)'\]", json.dumps(filled))
+    assert {"".join(field) for field in used} <= set(data[0]) | calculated

@@ -85,6 +85,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     monkeypatch.delenv("FRESHSTART_JOBS", raising=False)
     monkeypatch.delenv("FRESHSTART_LAUNCH", raising=False)
+    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\nno_scm = true\nanalytics = false\n")
@@ -183,6 +184,59 @@ def test_an_interruption_lets_the_stages_save_and_leaves_nothing_running(project
     assert list(yaml.safe_load((project / "dvc.lock").read_text())["stages"]) == ["data", "tokenizer", "score"]
 
 
+HOLDER = """
+import os, time, zc.lockfile
+
+if os.fork():
+    os._exit(0)  # a program that is no child of the run
+lock = None
+while lock is None:
+    try:
+        lock = zc.lockfile.LockFile(".dvc/tmp/lock")
+    except zc.lockfile.LockError:
+        time.sleep(0.01)
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_that_another_program_keeps_ends_the_run(project, monkeypatch):
+    """DVC itself would wait for it without end."""
+    monkeypatch.setattr(running, "LOCK_SECONDS", 2.0)
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.5)
+    (project / "slow-train-a").touch()
+    rebuild(["score"], 2)
+    ran(project)
+
+    def work_and_hold(words, *rest):
+        if words[-1] == "train@a":
+            held = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE)
+            holder.append(int(held.stdout.readline()))
+            held.wait()
+        return dvc(words, *rest)
+
+    holder, dvc = [], running._dvc
+    monkeypatch.setattr(running, "_dvc", work_and_hold)
+    try:
+        with pytest.raises(InputError, match="^process [0-9]+ has held DVC's lock in this folder for 2 s, and"):
+            rebuild([], 2)
+    finally:
+        for pid in holder:
+            os.kill(pid, signal.SIGKILL)
+    assert not psutil.Process().children()
+    monkeypatch.setattr(running, "_dvc", dvc)
+    rebuild([], 2)
+    assert "compare" in ran(project)
+
+
+def test_a_second_run_in_one_folder_is_refused(project):
+    with (
+        running._alone(),
+        pytest.raises(InputError, match=f"runs in this folder .process {os.getpid()}.: wait until it"),
+    ):
+        rebuild([], 2)
+
+
 def test_what_dvc_can_not_read_it_explains_itself(project, capfd):
     (project / "dvc.yaml").write_text(PIPELINE.replace("outs: [data.txt]", "out: [data.txt]"))
     with pytest.raises(SystemExit):
@@ -203,16 +257,16 @@ def test_how_many_at_a_time(monkeypatch):
     monkeypatch.delenv("FRESHSTART_LAUNCH", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     monkeypatch.setenv("FRESHSTART_JOBS", "3")
-    assert running._seats(None) == [None] * 3
-    assert running._seats(2) == [None] * 2
+    assert running._slots(None) == [None] * 3
+    assert running._slots(2) == [None] * 2
     monkeypatch.setenv("FRESHSTART_JOBS", "many")
     with pytest.raises(InputError, match="must be a whole number from 1 on, found 'many'"):
-        running._seats(None)
+        running._slots(None)
     monkeypatch.delenv("FRESHSTART_JOBS")
     with pytest.raises(InputError, match="found '0'"):
-        running._seats(0)
+        running._slots(0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert running._seats(None) == ["0", "1"]
-    assert running._seats(3) == ["0", "1", "0"]
+    assert running._slots(None) == ["0", "1"]
+    assert running._slots(3) == ["0", "1", "0"]
     monkeypatch.setenv("FRESHSTART_LAUNCH", "torchrun --nproc_per_node=2")
-    assert running._seats(None) == [None]
+    assert running._slots(None) == [None]

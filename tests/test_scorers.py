@@ -5,29 +5,38 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pycodestyle
 import pytest
 from conftest import prose, python_files, read, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freshstart import scorers
+from freshstart import files, scorers
 from freshstart.errors import InputError
-from freshstart.scorers import Finding, per_character
-from freshstart.scorers.pep8 import Pep8
-from freshstart.scorers.pii import Pii
+from freshstart.scorers import Finding, classifier, per_character
 from freshstart.scoring.segments import lines, sentences
 
 DETECTORS = ["credential", "credit_card", "email", "phone", "social_security_number", "url"]
 
 
+def scorer(kind, **options):
+    """A scorer that needs no folder, made from what a scale file says."""
+    settings = scorers.settings({"kind": kind, "segments": "lines", **options}, f"scorer.{kind}")
+    return scorers.scorer_class(kind)(None, settings)
+
+
+def checker(version=pycodestyle.__version__):
+    return scorer("pep8", pycodestyle=version)
+
+
 @pytest.fixture(scope="module")
 def pep8():
-    return Pep8(pycodestyle=pycodestyle.__version__)
+    return checker()
 
 
 def pii(*detectors, **options):
-    return Pii(scrubadub="2.0.1", phonenumbers="9.0.43", detectors=detectors or DETECTORS, **options)
+    return scorer("pii", scrubadub="2.0.1", phonenumbers="9.0.43", detectors=[*(detectors or DETECTORS)], **options)
 
 
 def own_counts(paths):
@@ -55,13 +64,13 @@ def test_pep8_sums_to_pycodestyles_own_count(pep8):
         ends = lines(text)
         scored = pep8.score([(text, ends)])[0]
         assert scored.error is None
-        found = totals(scored, text, ends)
+        total = totals(scored, text, ends)
         if pycodestyle_noqa(text):
-            hidden += found - own
-            assert found >= own - 1e-6, path
+            hidden += total - own
+            assert total >= own - 1e-6, path
         else:
-            assert found == pytest.approx(own, abs=1e-6), path
-        assert found == pytest.approx(len(scored.findings), abs=1e-6)
+            assert total == pytest.approx(own, abs=1e-6), path
+        assert total == pytest.approx(len(scored.findings), abs=1e-6)
     assert len(paths) == 300
 
 
@@ -140,7 +149,7 @@ def test_pep8_reads_no_configuration(pep8, tmp_path, monkeypatch):
     (tmp_path / "setup.cfg").write_text("[pycodestyle]\nignore = E,W\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    assert Pep8(pycodestyle=pycodestyle.__version__).find("x=1\n") == pep8.find("x=1\n") != []
+    assert checker().find("x=1\n") == pep8.find("x=1\n") != []
 
 
 def test_pep8_a_check_that_raises_is_an_error(pep8, monkeypatch):
@@ -152,7 +161,7 @@ def test_pep8_a_check_that_raises_is_an_error(pep8, monkeypatch):
 
 def test_pinned_versions_are_refused(pep8):
     with pytest.raises(InputError, match=r"pycodestyle 2\.15\.0 is installed, the scale file pins 1\.0"):
-        Pep8(pycodestyle="1.0")
+        checker("1.0")
 
 
 def test_pii_finds_and_places_spans():
@@ -176,18 +185,18 @@ def test_pii_dates_of_birth_do_not_change_with_the_calendar():
     text = "He was born on 10-Nov-1950 in Rome."
     old = pii("date_of_birth", reference_date="1960-01-01").find(text)
     assert old == []  # ten years old
-    found = pii("date_of_birth", reference_date="2000-01-01").find(text)
-    assert [f.kind for f in found] == ["date_of_birth"]
+    findings = pii("date_of_birth", reference_date="2000-01-01").find(text)
+    assert [f.kind for f in findings] == ["date_of_birth"]
 
 
 def test_pii_counts_equal_scrubadubs_own_on_real_prose():
     import scrubadub
 
-    own = scrubadub.Scrubber(detector_list=DETECTORS, post_processor_list=[], locale="en_US")
+    scrubber = scrubadub.Scrubber(detector_list=DETECTORS, post_processor_list=[], locale="en_US")
     scorer = pii()
     total = 0
     for _, text in prose()[:80]:
-        expected = sorted((filth.beg, filth.end) for filth in own.iter_filth(text, run_post_processors=False))
+        expected = sorted((filth.beg, filth.end) for filth in scrubber.iter_filth(text, run_post_processors=False))
         assert [(f.begin, f.end) for f in scorer.find(text)] == expected
         total += len(expected)
     assert total > 100
@@ -213,34 +222,62 @@ def test_findings_belong_to_the_segment_of_their_first_character(ends, data):
 
 
 def learned(folder, rows, **options):
-    from freshstart.scorers import classifier
-
     settings = classifier.Settings(
         kind="classifier", segments="sentences", scikit_learn="1.9.1", labelled="rows", **options
     )
-    return classifier.learn(settings, rows, folder), classifier.Classifier(folder, scikit_learn="1.9.1")
+    return classifier.learn(settings, rows, files.fresh_folder(folder)), classifier.Classifier(folder, settings)
 
 
 def test_classifier_learns_and_is_saved_without_pickle(tmp_path):
     from freshstart.corpora import synthetic
 
     rows = list(synthetic.labelled(2_000, 0.0, 0))
-    metrics, classifier = learned(tmp_path, rows)
+    metrics, scorer = learned(tmp_path, rows)
     assert metrics["heldout_roc_auc"] > 0.95
     assert {path.name for path in tmp_path.iterdir()} == {"vocabulary.json", "model.safetensors"}
     texts = [text for text, _ in rows[:200]]
-    together = classifier.score_texts(texts)
-    assert together == [classifier.score_texts([text])[0] for text in texts]  # no score depends on its neighbours
+    together = scorer.score_texts(texts)
+    assert together == [scorer.score_texts([text])[0] for text in texts]  # no score depends on its neighbours
     assert all(0 <= score <= 1 for score in together)
+
+
+def test_classifier_is_a_function_of_its_rows_alone(tmp_path, monkeypatch):
+    """The same bytes from rows in another order, with other threads, and where the fit comes out 1e-9 away."""
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    from freshstart.corpora import synthetic
+
+    rows = list(synthetic.labelled(2_000, 0.05, 0))
+    shuffled = random.Random(0).sample(rows, len(rows))
+    fit = LogisticRegression.fit
+
+    def nearly(model, *arguments):
+        fit(model, *arguments)
+        model.coef_ *= 1 + 1e-9 * np.random.default_rng(0).standard_normal(model.coef_.shape)
+        model.intercept_ *= 1 + 1e-9
+        return model
+
+    made = []
+    for name, learned_from, threads, fitted in (
+        *(("first", rows, 1, fit), ("order", shuffled, 1, fit)),
+        *(("threads", rows, 2, fit), ("noise", rows, 1, nearly)),
+    ):
+        monkeypatch.setattr(LogisticRegression, "fit", fitted)
+        with threadpool_limits(threads):
+            metrics, scorer = learned(tmp_path / name, learned_from)
+        digests = {path.name: files.sha256(path) for path in (tmp_path / name).iterdir()}
+        made.append((digests, metrics, scorer.score_texts([text for text, _ in rows])))
+    assert made[1:] == made[:1] * 3
 
 
 def test_classifier_gives_words_as_reasons(tmp_path):
     rows = [(f"you are a {word} indeed", 1) for word in ("bonehead", "blockhead") for _ in range(60)]
     rows += [(f"the {word} was fine", 0) for word in ("soup", "train", "garden") for _ in range(50)]
     rows = [(f"{text} {i}", label) for i, (text, label) in enumerate(rows)]
-    _, classifier = learned(tmp_path, rows)
+    _, scorer = learned(tmp_path, rows)
     text = "The soup was fine. You are a blockhead indeed."
-    scored = classifier.score([(text, [18, len(text)])])[0]
+    scored = scorer.score([(text, [18, len(text)])])[0]
     assert scored.scores[0] < 0.5 < scored.scores[1]
     words = {text[f.begin : f.end] for f in scored.findings}
     assert "blockhead" in words

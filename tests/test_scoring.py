@@ -17,9 +17,9 @@ from conftest import ROOT
 
 from freshstart import files, scorers
 from freshstart.errors import InputError
+from freshstart.schema import CORPUS, SCORED
 from freshstart.scoring import cache, pool
 from freshstart.scoring.report import report
-from freshstart.schema import CORPUS, SCORED
 
 RAY = pytest.mark.timeout(240)
 
@@ -77,7 +77,9 @@ def asked(monkeypatch):
 
     texts = []
     original = Pep8.score
-    monkeypatch.setattr(Pep8, "score", lambda self, given: texts.extend(t for t, _ in given) or original(self, given))
+    monkeypatch.setattr(
+        Pep8, "score", lambda self, documents: texts.extend(t for t, _ in documents) or original(self, documents)
+    )
     return texts
 
 
@@ -155,7 +157,7 @@ def test_the_cache_is_seeded_bounded_and_pruned(made, workplace, door, asked):
     assert digests(workplace / "out") == digests(scored)
     assert len(asked) == sum(len(table) for table in tables(scored)) - count
     held = cache.held()
-    assert [one.kind for one in held] == ["pep8 1"]
+    assert [entry.kind for entry in held] == ["pep8 1"]
     freed = cache.prune(held[0].bytes / 2)
     assert 0 < held[0].bytes - freed <= held[0].bytes / 2
     cache.prune(0)
@@ -185,10 +187,10 @@ def test_published_scores_are_taken_and_some_checked_again(made, workplace, door
     for split in ("train", "heldout"):
         files.write_table(workplace / "corpus" / split / files.part_name(0), part)
     score(door, made, "out", corpus=workplace / "corpus")
-    found = files.read_table(workplace / "out/train" / files.part_name(0), "score")
-    assert [row["scores"] for row in found.to_pylist()] == [brought[0], rows[1]["scores"], brought[2], brought[3]]
+    table = files.read_table(workplace / "out/train" / files.part_name(0), "score")
+    assert [row["scores"] for row in table.to_pylist()] == [brought[0], rows[1]["scores"], brought[2], brought[3]]
     assert set(asked) == {rows[1]["text"]}
-    assert b"someone/scored" in found.schema.metadata[b"freshstart"]
+    assert b"someone/scored" in table.schema.metadata[b"freshstart"]
     with pytest.raises(InputError, match="was not scored by this project"):
         cache.seed([workplace / "out/train" / files.part_name(0)])
 
@@ -267,10 +269,10 @@ def own(workplace, made, monkeypatch):
 
 
 def test_rows_that_raise_are_counted_by_reason(own):
-    found = report(own("Picky"))
-    assert 0 < found["without_score"]["share"] < 0.5
-    assert list(found["without_score"]["by_reason"]) == ["RuntimeError"]
-    assert found["without_score_examples"]["RuntimeError"]
+    result = report(own("Picky"))
+    assert 0 < result["without_score"]["share"] < 0.5
+    assert list(result["without_score"]["by_reason"]) == ["RuntimeError"]
+    assert result["without_score_examples"]["RuntimeError"]
 
 
 def test_too_many_errors_stop_the_stage(own, made, workplace, door):
@@ -353,16 +355,16 @@ def test_kill_minus_nine_loses_at_most_the_parts_in_flight(own, made, workplace)
 
 def left_behind(workplace):
     """Workers that still have the project folder of the test as their working folder."""
-    found = []
+    names = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
                 here = os.readlink(process / "cwd") == str(workplace)
                 if here and b"ray::Worker" in (process / "cmdline").read_bytes():
-                    found.append(process.name)
+                    names.append(process.name)
             except OSError:
                 continue
-    return found
+    return names
 
 
 def test_workers_are_counted(monkeypatch):
@@ -390,10 +392,10 @@ def test_a_full_disk_loses_nothing(workplace, made):
         "runpy.run_module('stages.score', run_name='__main__')\n"
     )
     data = made.paths("pep8")
-    given = ["--task", "pep8", "--workers", "0", "--corpus", data["corpus"], "--scorer", data["scorer"]]
-    given += ["--output", "out", "--report", "out.json"]
+    words = ["--task", "pep8", "--workers", "0", "--corpus", data["corpus"], "--scorer", data["scorer"]]
+    words += ["--output", "out", "--report", "out.json"]
     done = subprocess.run(
-        [sys.executable, "-c", code, "score", *map(str, given)],
+        [sys.executable, "-c", code, "score", *map(str, words)],
         cwd=workplace,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -411,17 +413,17 @@ def test_the_report_equals_numpy_on_all_scores_at_once(made):
         parts = files.parts(made.paths(task)["scored"] / "train", "score")
         scores = np.concatenate(
             [
-                np.concatenate([one for one in table["scores"].to_numpy() if one is not None])
+                np.concatenate([values for values in table["scores"].to_numpy() if values is not None])
                 for table in map(pq.read_table, parts)
             ]
         )
-        found = report(parts)
-        assert found["segments"] == len(scores)
-        spread = found["segment_score"]
+        result = report(parts)
+        assert result["segments"] == len(scores)
+        spread = result["segment_score"]
         assert spread["mean"] == pytest.approx(scores.mean(dtype=np.float64), rel=1e-12)
         for level, value in spread["quantiles"].items():
             assert value == pytest.approx(np.quantile(scores.astype(np.float64), float(level)), rel=1e-6)
         assert (
             spread["histogram"]["counts"] == np.histogram(scores, bins=24, range=(0, float(scores.max())))[0].tolist()
         )
-        assert found["share_segments_above_0"] == pytest.approx((scores > 0).mean())
+        assert result["share_segments_above_0"] == pytest.approx((scores > 0).mean())

@@ -26,12 +26,12 @@ def run(workplace, monkeypatch, capsys):
 
 def test_a_file_is_read_by_people(run, workplace):
     (workplace / "a.py").write_text(CODE)
-    said = run("score", "--task", "pep8", "a.py").out.splitlines()
-    assert said[0].startswith("a.py: score 0.")
-    assert said[0].endswith("3 of 4 segments above 0")
-    assert [line.split()[0] for line in said[1:]] == ["1", "5", "6"]
-    assert "E231, E401" in said[1]
-    assert "W291" in said[3]
+    lines = run("score", "--task", "pep8", "a.py").out.splitlines()
+    assert lines[0].startswith("a.py: score 0.")
+    assert lines[0].endswith("3 of 4 segments above 0")
+    assert [line.split()[0] for line in lines[1:]] == ["1", "5", "6"]
+    assert "E231, E401" in lines[1]
+    assert "W291" in lines[3]
 
 
 def test_a_folder_and_json(run, workplace, monkeypatch):
@@ -52,8 +52,8 @@ def test_a_folder_and_json(run, workplace, monkeypatch):
 def test_a_scorer_of_the_pipeline_is_used(run, made, workplace):
     (workplace / "a.txt").write_text("You are a nice person. Go away.")
     folder = made.paths("toxicity")["scorer"]
-    found = json.loads(run("score", "--task", "toxicity", "--scorer", folder, "--json", "a.txt").out)
-    assert len(found["segments"]) == 2
+    result = json.loads(run("score", "--task", "toxicity", "--scorer", folder, "--json", "a.txt").out)
+    assert len(result["segments"]) == 2
     with pytest.raises(InputError, match="must learn first: run `dvc repro scorer@toxicity`"):
         run("score", "--task", "toxicity", "a.txt")
 

@@ -64,16 +64,16 @@ def test_comments_have_two_to_nine_sentences_of_which_a_fifth_is_abusive(corpus,
 
 def test_abusive_share_is_followed_to_its_ends():
     for share in (0.0, 1.0):
-        found = synthetic.documents(settings(300, abusive_share=share), seed=0)
-        assert {bool(document.meta["abusive"]) for document in found} == {bool(share)}
+        documents = synthetic.documents(settings(300, abusive_share=share), seed=0)
+        assert {bool(document.meta["abusive"]) for document in documents} == {bool(share)}
 
 
 def test_comments_are_distinct_and_long_sentences_nearly(corpus, sentences):
     assert len({document.text for document in corpus}) == len(corpus)
-    found = [
+    texts = [
         document.text[begin:end] for document, spans in zip(corpus, sentences, strict=True) for begin, end in spans
     ]
-    long = [sentence for sentence in found if len(sentence.split()) >= 8]
+    long = [text for text in texts if len(text.split()) >= 8]
     assert len(set(long)) >= 0.97 * len(long)
 
 
@@ -91,13 +91,13 @@ def test_every_slot_has_options_to_change_between():
 
 
 def test_the_labelled_set_shares_no_lexicon_no_family_and_no_template_with_the_corpus(corpus):
-    labelled, own = synthetic.labelled_lexicon(), synthetic.lexicon()
-    assert not set(labelled) & set(own)
-    assert all(20 <= len(words) <= 40 and len(set(words)) == len(words) for words in (labelled, own))
+    labelled, corpus_lexicon = synthetic.labelled_lexicon(), synthetic.lexicon()
+    assert not set(labelled) & set(corpus_lexicon)
+    assert all(20 <= len(words) <= 40 and len(set(words)) == len(words) for words in (labelled, corpus_lexicon))
     assert len({document.source for document in corpus}) == len(synthetic.FAMILIES) >= 10
     families, other = synthetic.FAMILIES, synthetic.LABELLED_FAMILIES
     assert not set(families) & {family for kind in other.values() for family in kind}
-    roles = {role.strip(">?") for role in (synthetic.PLAIN_FRAMES + synthetic.ABUSIVE_FRAMES).split()}
+    roles = {role.strip(">?") for frames in synthetic.FRAMES.values() for frame in frames for role in frame}
     templates = {template for rules in families.values() for role in roles for template in rules[role]}
     assert len(templates) > 80
     for rules in [rules for kind in other.values() for rules in kind.values()]:
@@ -115,7 +115,7 @@ def test_labels_are_true_up_to_the_noise_asked_for():
     insult = re.compile(rf"\b(?:{'|'.join(synthetic.labelled_lexicon())})s?\b", re.IGNORECASE)
     assert all(bool(insult.search(text)) == bool(label) for text, label in clean)
     assert 0.3 <= sum(label for _, label in clean) / len(clean) <= 0.5
-    flipped = sum(one != other for (_, one), (_, other) in zip(clean, noisy, strict=True))
+    flipped = sum(label != noisy_label for (_, label), (_, noisy_label) in zip(clean, noisy, strict=True))
     assert 0.08 <= flipped / len(clean) <= 0.12
 
 

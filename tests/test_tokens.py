@@ -2,32 +2,49 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from conftest import prose, python_files, read
+from conftest import prose, python_files, read, shared_data
 from hypothesis import HealthCheck, given, settings
+from test_models import llama_tokenizer
 from test_segments import FUZZ
+from test_training import rescale
 
-from freshstart import files
+from freshstart import files, objectives
 from freshstart.errors import InputError
+from freshstart.objectives import Good
+from freshstart.schema import SCORED
 from freshstart.scoring.segments import SEGMENTERS
-from freshstart.tokens import BAD, END_OF_TEXT, GOOD, shards, tokenizer
+from freshstart.tokens import CONTROLS, END_OF_TEXT, TokenizerSettings, shards
+from freshstart.tokens import read as read_controls
 from freshstart.tokens.store import NpyWriter, Stream
+from freshstart.tokens.stream import build
+from freshstart.tokens.tokenizer import Tokenizer, make
+
+TASKS = pytest.mark.parametrize("task", ["pep8", "pii", "toxicity"])
+FUZZED = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
-def bpe(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bpe")
-    tokenizer.train([read(path) for path in python_files(60)] + [text for _, text in prose()[:40]], 1024, folder)
-    return tokenizer.Tokenizer(folder)
+    texts = [read(path) for path in python_files(60)] + [text for _, text in prose()[:40]]
+    make(TokenizerSettings(vocabulary=1024), texts, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bpe(folder):
+    return Tokenizer.open(folder)
 
 
 def same_tokens(bpe, text, ends):
     parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
     whole = next(bpe.encode([text]))[0].tolist() if text else []
-    joined = [token for ids, _ in bpe.encode(parts) for token in ids.tolist()]
-    return joined == whole
+    return [token for ids, _ in bpe.encode(parts) for token in ids.tolist()] == whole
 
 
 @pytest.mark.parametrize("cut", SEGMENTERS.values())
@@ -41,67 +58,66 @@ def test_tokens_of_segments_are_tokens_of_the_document(bpe, cut):
 
 @pytest.mark.parametrize("cut", SEGMENTERS.values())
 @given(text=FUZZ)
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FUZZED
 def test_tokens_of_fuzzed_segments(bpe, cut, text):
     assert same_tokens(bpe, text, cut(text))
 
 
 @given(text=FUZZ)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@FUZZED
 def test_tokens_give_the_text_back_and_know_their_places(bpe, text):
     ids, offsets = next(bpe.encode([text])) if text else (np.zeros(0), np.zeros((0, 2)))
     assert bpe.decode(ids) == text
     assert (np.diff(offsets[:, 0]) >= 0).all()
     if text:
-        assert offsets[0, 0] == 0
-        assert offsets[-1, 1] == len(text)
+        assert (offsets[0, 0], offsets[-1, 1]) == (0, len(text))
 
 
 def test_literal_special_tokens_are_text(bpe):
-    text = f"a {GOOD} b{BAD}{END_OF_TEXT}"
+    text = f"a {CONTROLS['good']} b{CONTROLS['bad']}{END_OF_TEXT}"
     ids = next(bpe.encode([text]))[0]
-    assert not {bpe.good, bpe.bad, bpe.end_of_text} & set(ids.tolist())
+    assert not {bpe.end_of_text, *(control.id for control in bpe.controls)} & set(ids.tolist())
     assert bpe.decode(ids) == text
 
 
 def test_training_a_tokenizer_is_deterministic(tmp_path):
     texts = [read(path) for path in python_files(30)]
-    for name in ("a", "b"):
-        tokenizer.train(texts, 700, tmp_path / name)
-    assert files.sha256(tmp_path / "a/tokenizer.json") == files.sha256(tmp_path / "b/tokenizer.json")
+    first, second = (make(TokenizerSettings(vocabulary=700), texts, tmp_path / name) for name in "ab")
+    assert first.sha256 == second.sha256 == files.sha256(tmp_path / "a/tokenizer.json")
+    assert first.size == 700
 
 
-def test_named_tokenizer_keeps_its_ids(bpe, tmp_path):
-    from conftest import shared_data
-
+def test_named_tokenizer_keeps_its_ids(tmp_path):
     folder = shared_data("gpt2_tokenizer")
-    tokenizer.named(str(folder), tmp_path)
-    named = tokenizer.Tokenizer(tmp_path)
+    named = make(TokenizerSettings(name=str(folder)), [], tmp_path)
     vocabulary = json.loads((folder / "vocab.json").read_text())
-    assert (named.end_of_text, named.good, named.bad, named.size) == (50256, 50257, 50258, 50259)
+    assert [named.end_of_text, *(control.id for control in named.controls), named.size] == [50256, 50257, 50258, 50259]
     assert next(named.encode(["Hello world"]))[0].tolist() == [vocabulary["Hello"], vocabulary["Ġworld"]]
     text = "def f():\n    return 1\n\n\nx = f()  # ok\n"
     assert same_tokens(named, text, SEGMENTERS["lines"](text))
 
 
 def test_missing_tokenizer_has_one_message(tmp_path):
-    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds neither tokenizer.json nor vocab.json"):
-        tokenizer.named(str(tmp_path / "empty"), tmp_path)
+        make(TokenizerSettings(name=str(tmp_path)), [], tmp_path)
+    with pytest.raises(InputError, match=r"tokenizer.json is missing: run `dvc repro tokenizer`"):
+        Tokenizer.open(tmp_path)
 
 
-def test_hub_format_loads(bpe):
+def test_hub_format_loads(folder, bpe):
     from transformers import AutoTokenizer
 
-    loaded = AutoTokenizer.from_pretrained(bpe.folder)
+    loaded = AutoTokenizer.from_pretrained(folder)
     ids = next(bpe.encode(["x = 1\n"]))[0].tolist()
     assert loaded("x = 1\n")["input_ids"] == ids
-    assert loaded.decode([bpe.end_of_text, bpe.good, *ids], skip_special_tokens=True) == "x = 1\n"
+    special = [bpe.end_of_text, bpe.controls[0].id]
+    assert loaded.decode([*special, *ids], skip_special_tokens=True) == "x = 1\n"
     assert loaded.eos_token_id == bpe.end_of_text
 
 
 def test_npy_writer_is_read_by_numpy(tmp_path):
-    with NpyWriter(tmp_path / "a.npy", np.uint16) as flat, NpyWriter(tmp_path / "b.npy", np.uint8, width=16) as wide:
+    flat, wide = NpyWriter(tmp_path / "a.npy", np.dtype("u2")), NpyWriter(tmp_path / "b.npy", np.dtype(("u1", 16)))
+    with flat, wide, NpyWriter(tmp_path / "c.npy", np.dtype("i8")):
         for i in range(5):
             flat.append(np.arange(i))
             wide.append(np.full((i, 16), i))
@@ -109,12 +125,10 @@ def test_npy_writer_is_read_by_numpy(tmp_path):
     assert read_back.dtype == np.uint16
     assert read_back.tolist() == [x for i in range(5) for x in range(i)]
     assert np.load(tmp_path / "b.npy").shape == (10, 16)
-    with NpyWriter(tmp_path / "c.npy", np.int64):
-        pass
-    assert len(np.load(tmp_path / "c.npy")) == 0
+    assert np.load(tmp_path / "c.npy").shape == (0,)
 
 
-@pytest.mark.parametrize("task", ["pep8", "pii", "toxicity"])
+@TASKS
 def test_spans_tile_the_stream(made, task):
     for split in ("train", "heldout"):
         folder = made.paths(task)["tokens"] / split
@@ -131,14 +145,12 @@ def test_spans_tile_the_stream(made, task):
                 np.testing.assert_array_equal(stream.scores(begin, end), scores[begin:end])
 
 
-@pytest.mark.parametrize("task", ["pep8", "pii", "toxicity"])
+@TASKS
 def test_stream_is_the_scored_table(made, task):
     """Every scored document, in order: its tokens, and for each segment its score and bytes."""
     paths = made.paths(task)
-    loaded = tokenizer.Tokenizer(paths["tokenizer"])
-    folder = paths["tokens"] / "train"
-    stream, sizes = Stream.open(folder, task), np.load(folder / "segment_bytes.npy")
-    manifest = json.loads((folder / "manifest.json").read_text())
+    loaded, plain = Tokenizer.open(paths["tokenizer"]), shards.Plain(paths["tokens"] / "train", task)
+    stream, sizes = plain.stream, np.load(plain.folder / "segment_bytes.npy")
     begin = span = documents = 0
     for part in files.parts(paths["scored"] / "train", "score"):
         for row in files.read_table(part, "score").to_pylist():
@@ -147,39 +159,76 @@ def test_stream_is_the_scored_table(made, task):
             ids = next(loaded.encode([row["text"]]))[0]
             end = begin + 1 + len(ids)
             assert stream.tokens[begin:end].tolist() == [loaded.end_of_text, *ids]
-            count = len(row["segment_ends"])
-            np.testing.assert_array_equal(stream.segment_scores[span + 1 : span + 1 + count], row["scores"])
+            spans = slice(span + 1, span + 1 + len(row["segment_ends"]))
+            np.testing.assert_array_equal(stream.segment_scores[spans], row["scores"])
             ends = [0, *row["segment_ends"]]
-            expected = [len(row["text"][a:b].encode()) for a, b in itertools.pairwise(ends)]
-            assert sizes[span + 1 : span + 1 + count].tolist() == expected
-            begin, span, documents = end, span + 1 + count, documents + 1
+            assert sizes[spans].tolist() == [len(row["text"][a:b].encode()) for a, b in itertools.pairwise(ends)]
+            begin, span, documents = end, spans.stop, documents + 1
+            assert plain.documents("segments")[documents - 1] == span
+            assert plain.documents("ids")[documents - 1].tobytes().hex() == row["doc_id"]
     assert begin == len(stream.tokens)
-    assert manifest["documents"] == documents
-    assert manifest["share_straddling"] == 0
-    if task == "pep8":
-        assert sum(manifest["documents_left_out"].values()) >= 0
+    assert plain.manifest["documents"] == documents
+    assert plain.manifest["share_straddling"] == 0
 
 
-@pytest.mark.parametrize("task", ["pep8", "pii", "toxicity"])
-def test_taking_control_tokens_out_gives_the_plain_stream(made, task):
+def opened(made, task, objective):
+    """The plain stream, the shards of an objective and their manifest."""
+    folder = made.folder / "data/shards" / task / objective
     plain = Stream.open(made.paths(task)["tokens"] / "train", task)
-    control = Stream.open(made.folder / "data/shards" / task / "conditional", task)
-    manifest = json.loads((made.folder / "data/shards" / task / "conditional/manifest.json").read_text())
-    special = json.loads((made.paths(task)["tokens"] / "train/manifest.json").read_text())
-    is_control = np.isin(control.tokens, [special["good"], special["bad"]])
+    return plain, Stream.open(folder, task), json.loads((folder / "manifest.json").read_text())
+
+
+def assert_only_controls_were_added(plain, control, ids):
+    """Taking them out gives the plain stream back, and each stands right before a segment; gives their places."""
+    is_control = np.isin(control.tokens, ids)
     np.testing.assert_array_equal(control.tokens[~is_control], plain.tokens)
     scores = control.scores(0, len(control.tokens))
     assert np.isnan(scores[is_control]).all()
     np.testing.assert_array_equal(scores[~is_control], plain.scores(0, len(plain.tokens)))
-    np.testing.assert_array_equal(control.tokens[control.document_ends - 1], plain.tokens[plain.document_ends - 1])
-    # every control token stands right before a segment, and says what its score says
-    places = np.flatnonzero(is_control)
-    starts = np.concatenate([[0], control.segment_ends[:-1]])
-    assert np.isin(places + 1, starts).all()
-    good = scores[places + 1] <= np.float32(manifest["numbers"]["threshold"])
-    np.testing.assert_array_equal(control.tokens[places] == special["good"], good)
+    ends, places = np.cumsum(~is_control)[control.document_ends - 1], np.flatnonzero(is_control)
+    np.testing.assert_array_equal(ends, plain.document_ends)
+    assert np.isin(places + 1, np.concatenate([[0], control.segment_ends[:-1]])).all()
+    return places
+
+
+@TASKS
+def test_taking_control_tokens_out_gives_the_plain_stream(made, task):
+    plain, control, manifest = opened(made, task, "conditional")
+    good, bad = read_controls(manifest["controls"])
+    places = assert_only_controls_were_added(plain, control, [good.id, bad.id])
+    scores = control.scores(0, len(control.tokens))
+    is_good = scores[places + 1] <= np.float32(manifest["numbers"]["threshold"])
+    np.testing.assert_array_equal(control.tokens[places] == good.id, is_good)
     scored = int((~np.isnan(plain.segment_scores)).sum())
     assert 0.02 < 1 - len(places) / scored < 0.09  # drop: 0.05
+
+
+def test_three_control_tokens(made, workplace, door):
+    """Index 2 of an objective's labels is the third control token that the tokenizer names."""
+    rescale(workplace, tokenizer={"controls": CONTROLS | {"worse": "<|worse|>"}})
+    data = {name: str(folder) for name, folder in made.paths("pep8").items()}
+    scored = {name: data[name] for name in ("scored", "scorer")}
+    door("tokenizer", task="pep8", corpus=data["corpus"], output="tokenizer")
+    door("tokens", task="pep8", **scored, tokenizer="tokenizer", output="tokens")
+    thresholds = np.array([0.0, 0.05], np.float32)
+    graded = replace(
+        objectives.load("conditional"), label=lambda scores, draws, numbers: np.searchsorted(thresholds, scores)
+    )
+    asked = graded.settings(good=Good(score=0.0), positions=4096)
+    plain = shards.Plain(workplace / "tokens/train", "pep8")
+    manifest = shards.build(graded, asked, plain, workplace / "shards", 0)
+    controls = read_controls(manifest["controls"])
+    assert [control.name for control in controls] == ["good", "bad", "worse"]
+    stream = Stream.open(workplace / "shards", "pep8")
+    places = assert_only_controls_were_added(plain.stream, stream, [control.id for control in controls])
+    labels = np.searchsorted(thresholds, stream.scores(0, len(stream.tokens))[places + 1])
+    np.testing.assert_array_equal(stream.tokens[places], np.array([control.id for control in controls])[labels])
+    assert set(labels) == {0, 1, 2}
+    for label in (3, -2):
+        wrong = replace(graded, label=lambda scores, draws, numbers, label=label: np.full(len(scores), label))
+        message = f"labels a segment {label}, but the tokenizer has 3 control tokens: .* in tokenizer.<task>.controls"
+        with pytest.raises(InputError, match=message):
+            shards.build(wrong, asked, plain, workplace / "wrong", 0)
 
 
 def test_dropped_control_tokens_depend_on_content_alone(made):
@@ -193,56 +242,36 @@ def test_dropped_control_tokens_depend_on_content_alone(made):
     assert len(np.unique(draws)) == len(draws)
 
 
-@pytest.mark.parametrize("task", ["pep8", "pii", "toxicity"])
+@TASKS
 def test_filtered_shards_hold_whole_good_documents(made, task):
-    folder = made.paths(task)["tokens"] / "train"
-    plain = Stream.open(folder, task)
-    filtered = Stream.open(made.folder / "data/shards" / task / "filtered", task)
-    manifest = json.loads((made.folder / "data/shards" / task / "filtered/manifest.json").read_text())
-    kept = np.load(folder / "document_scores.npy") <= np.float32(manifest["numbers"]["document_threshold"])
-    begins = np.concatenate([[0], plain.document_ends[:-1]])
-    expected = [plain.tokens[a:b] for a, b, keep in zip(begins, plain.document_ends, kept, strict=True) if keep]
-    np.testing.assert_array_equal(filtered.tokens, np.concatenate(expected))
-    expected = [plain.scores(a, b) for a, b, keep in zip(begins, plain.document_ends, kept, strict=True) if keep]
-    np.testing.assert_array_equal(filtered.scores(0, len(filtered.tokens)), np.concatenate(expected))
-    assert manifest["documents"] == kept.sum()
+    plain, filtered, manifest = opened(made, task, "filtered")
+    scores = np.load(made.paths(task)["tokens"] / "train/document_scores.npy")
+    kept = scores <= np.float32(manifest["numbers"]["document_threshold"])
+    spans = [(a, b) for a, b in itertools.pairwise([0, *plain.document_ends]) if kept[plain.document_ends == b][0]]
+    np.testing.assert_array_equal(filtered.tokens, np.concatenate([plain.tokens[a:b] for a, b in spans]))
+    expected = np.concatenate([plain.scores(a, b) for a, b in spans])
+    np.testing.assert_array_equal(filtered.scores(0, len(filtered.tokens)), expected)
+    np.testing.assert_array_equal(filtered.document_ends, np.cumsum([b - a for a, b in spans]))
+    assert manifest["documents"] == kept.sum() < len(kept) == kept.sum() + manifest["documents_left_out"]["filtered"]
 
 
-def test_a_fresh_filtered_budget_refuses_too_small_a_corpus(made, workplace, door):
-    import yaml
-
-    scale = yaml.safe_load((workplace / "conf/scale/tests.yaml").read_text())
-    scale["shards"]["every"] |= {"filtered": {"budget": "fresh"}, "positions": 10_000_000}
-    (workplace / "conf/scale/tests.yaml").write_text(yaml.safe_dump(scale))
+def test_a_fresh_filtered_budget_refuses_too_small_a_corpus(made, tmp_path):
+    filtered = objectives.load("filtered")
+    asked = filtered.settings(good=Good(score=0.0), positions=10_000_000, budget="fresh")
+    plain = shards.Plain(made.paths("pep8")["tokens"] / "train", "pep8")
     with pytest.raises(InputError, match="raise corpus.pep8.train_characters about"):
-        door("shards", task="pep8", objective="filtered", tokens=made.paths("pep8")["tokens"], output="out")
+        shards.build(filtered, asked, plain, tmp_path, 0)
 
 
 def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_path):
-    """A tokenizer that joins `):` and the line break, as GPT-4's pattern does: control tokens go behind the token."""
-    import pyarrow as pa
-    from tokenizers import Regex, Tokenizer
-    from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
-
-    from freshstart.schema import SCORED
-    from freshstart.tokens import stream
-
-    alphabet = sorted(ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*alphabet, "):", "):Ċ"])}
-    model = Tokenizer(BPE(vocab=vocabulary, merges=[(")", ":"), ("):", "Ċ")]))
-    model.pre_tokenizer = Sequence(
-        [Split(Regex(r"\w+| ?[^\s\w]+\n*|\s+"), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    (tmp_path / "gpt4").mkdir()
-    model.save(str(tmp_path / "gpt4/tokenizer.json"))
-    tokenizer.named(str(tmp_path / "gpt4"), tmp_path / "own")
-    loaded = tokenizer.Tokenizer(tmp_path / "own")
+    """A tokenizer that joins `):` and the line break: control tokens go behind the token."""
     text = "f(a):\n b\nc"
+    llama_tokenizer(tmp_path / "llama", [text] * 9)
+    loaded = make(TokenizerSettings(name=str(tmp_path / "llama")), [], tmp_path / "tokenizer")
     row = {"doc_id": "00" * 16, "text": text, "source": "s", "meta": "{}", "segment_ends": SEGMENTERS["lines"](text)}
     row |= {"scores": [0.0, 1.0, 0.0], "avg_score": 1 / 3, "reasons": [], "error": None}
-    files.write_table(tmp_path / "part-00000.parquet", pa.Table.from_pylist([row], schema=SCORED))
-    manifest = stream.build([tmp_path / "part-00000.parquet"], loaded, tmp_path / "train", {})
-    made = Stream.open(tmp_path / "train", "t")
-    assert manifest["share_straddling"] == pytest.approx(1 / 8)  # f ( a "):\n" " " b "\n" c
-    assert np.diff(made.segment_ends).tolist() == [4, 2, 2]
+    part = tmp_path / "part-00000.parquet"
+    files.write_table(part, pa.Table.from_pylist([row], schema=SCORED))
+    manifest = build([part], loaded, tmp_path / "train", {})
+    assert manifest["share_straddling"] == pytest.approx(1 / 6)  # "f" "(a" "):\n" " b" "\n" "c"
+    assert np.diff(Stream.open(tmp_path / "train", "t").segment_ends).tolist() == [3, 1, 2]

@@ -3,41 +3,40 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from freshstart import objectives
+from freshstart import objectives, progress
 from freshstart.errors import InputError
+from freshstart.objectives import Good, Needs, Objective, TrainScores
+from freshstart.tokens import Control
 from freshstart.tokens.store import Stream
 from freshstart.training import TrainSettings, Vocabulary, loop, schedule, stops
 from freshstart.training.checkpoint import Checkpoints, TrainState
-from freshstart.training.loop import Run, train
-from freshstart.training.model import build, token_logprobs
+from freshstart.training.loop import train
+from freshstart.training.model import build, hidden_states, load, token_logprobs
 from freshstart.training.optimizers import optimizers
 from freshstart.training.rows import Rows
+from freshstart.training.run import Run
 
-SETTINGS = TrainSettings(
-    layers=1,
-    width=32,
-    heads=2,
-    context=16,
-    batch_size=4,
-    learning_rate=0.01,
-    optimizer="muon",
-    weight_decay=0.01,
-    log_every=3,
-    checkpoint_every=5,
-)
+SHAPE = {"layers": 1, "width": 32, "heads": 2, "context": 16, "batch_size": 4, "learning_rate": 0.01}
+SETTINGS = TrainSettings(**SHAPE, optimizer="muon", weight_decay=0.01, log_every=3, checkpoint_every=5)
+
+
+def vocabulary(size=60, first_control=58):
+    names = ("good", "bad", "worse")[: size - first_control]
+    return Vocabulary(size, 0, tuple(Control(name, f"<|{name}|>", first_control + i) for i, name in enumerate(names)))
 
 
 @pytest.fixture(autouse=True)
@@ -55,23 +54,36 @@ def stream(tokens=4000, seed=0):
     return Stream(rng.integers(0, 60, tokens).astype(np.uint16), ends, scores, documents)
 
 
-def run(folder, objective="mle", settings=SETTINGS, positions=64 * 20, data=None, numbers=None):
-    loaded = objectives.load(objective)
-    if numbers is None:
-        module = __import__(f"freshstart.objectives.{objective}", fromlist=["x"])
-        chosen = module.Settings(good=objectives.Good(score=0.0), positions=positions)
-        scores = np.nan_to_num((data or stream()).segment_scores)
-        numbers = loaded.resolve(chosen, objectives.TrainScores(scores, np.full(len(scores), 10), scores))
-    rows = Rows(data or stream(), settings.context, "digest", 0)
-    vocabulary = Vocabulary(60, 0, 58, 59)
-    return Run(
-        "test", settings, loaded, numbers, rows, vocabulary, positions, 0, folder / "model", folder / "curve.csv"
-    )
+def run(folder, objective="mle", settings=SETTINGS, positions=64 * 20, data=None, **changes):
+    """A run of seconds on random tokens; ``objective`` is one or the name of one."""
+    data = data or stream()
+    objective = objective if isinstance(objective, Objective) else objectives.load(objective)
+    scores = np.nan_to_num(data.segment_scores)
+    asked = objective.settings(good=Good(score=0.0), positions=positions)
+    numbers = objective.resolve(asked, TrainScores(scores, np.full(len(scores), 10), scores))
+    rows = Rows(data, settings.context, "digest", 0)
+    output, curve = folder / "model", folder / "curve.csv"
+    chosen = Run("test", settings, objective, numbers, rows, vocabulary(), positions, 0, output, curve)
+    return replace(chosen, **changes)
+
+
+def rescale(folder, **sections):
+    """Change what all tasks share in these sections of the tests' scale file."""
+    path = folder / "conf/scale/tests.yaml"
+    scale = yaml.safe_load(path.read_text())
+    for section, changes in sections.items():
+        scale[section]["every"].update(changes)
+    path.write_text(yaml.safe_dump(scale, sort_keys=False))
 
 
 def weights(folder):
-    found = {path.name: load_file(path) for path in (folder / "model").glob("*.safetensors")}
-    return {f"{name}/{key}": tensor for name, tensors in found.items() for key, tensor in tensors.items()}
+    files = sorted((folder / "model").glob("*.safetensors"))
+    return {f"{path.name}/{key}": tensor for path in files for key, tensor in load_file(path).items()}
+
+
+def curve(folder, column="nll"):
+    rows = csv.DictReader((folder / "curve.csv").read_text(encoding="utf-8").splitlines())
+    return [row.get(column) and float(row[column]) for row in rows]
 
 
 def assert_equal(left, right):
@@ -81,15 +93,15 @@ def assert_equal(left, right):
         assert torch.equal(left[key], right[key]), key
 
 
-@pytest.mark.parametrize("legs", [1, 4])
-def test_rows_are_a_permutation_each_epoch(legs):
-    rows = Rows(stream(), 16, "digest", 0, legs=legs)
+@pytest.mark.parametrize("parts", [1, 4])
+def test_rows_are_a_permutation_each_epoch(parts):
+    rows = Rows(stream(), 16, "digest", 0, parts=parts)
     assert rows.count == 3999 // 16
     steps = rows.count // 4
     first = np.concatenate([rows.chosen(step, 4) for step in range(steps + 1)])
     assert len(set(first[: rows.count].tolist())) == rows.count
-    np.testing.assert_array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 0, legs=legs).chosen(7, 4))
-    assert not np.array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 1, legs=legs).chosen(7, 4))
+    np.testing.assert_array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 0, parts=parts).chosen(7, 4))
+    assert not np.array_equal(rows.chosen(7, 4), Rows(stream(), 16, "digest", 1, parts=parts).chosen(7, 4))
     assert not np.array_equal(rows.chosen(7, 4), Rows(stream(), 16, "other", 0).chosen(7, 4))
     wide = np.concatenate([rows.chosen(step, 8) for step in range(10)])
     np.testing.assert_array_equal(wide, first[:80])  # the order does not depend on the size of a batch
@@ -97,10 +109,8 @@ def test_rows_are_a_permutation_each_epoch(legs):
 
 def test_a_batch_holds_tokens_and_the_scores_of_its_targets():
     data = stream()
-    rows = Rows(data, 16, "digest", 0)
-    tokens, scores = rows.batch(np.array([3, 0]))
-    assert tokens.shape == (2, 17)
-    assert scores.shape == (2, 16)
+    tokens, scores = Rows(data, 16, "digest", 0).batch(np.array([3, 0]))
+    assert (tokens.shape, scores.shape) == ((2, 17), (2, 16))
     np.testing.assert_array_equal(tokens[0], data.tokens[48:65])
     np.testing.assert_array_equal(scores[0], data.scores(49, 65))
 
@@ -113,26 +123,18 @@ def test_distinct_documents_are_counted():
         seen = {int(row) for step in range(steps) for row in rows.chosen(step, 4)}
         targets = np.array([p for row in seen for p in range(row * 16 + 1, row * 16 + 17)])
         assert set(np.flatnonzero(rows.documents(steps * 4))) == set(np.searchsorted(ends, targets, side="right"))
-        inputs = targets - 1
-        either = set(np.searchsorted(ends, [*targets, *inputs], side="right"))
+        either = set(np.searchsorted(ends, [*targets, *(targets - 1)], side="right"))
         assert set(np.flatnonzero(rows.documents(steps * 4, inputs=True))) == either
-
-
-def test_token_logprobs():
-    torch.manual_seed(0)
-    hidden, head, targets = torch.randn(2, 5, 8), torch.randn(11, 8), torch.randint(0, 11, (2, 5))
-    expected = torch.log_softmax(hidden @ head.T, -1).gather(-1, targets[..., None]).squeeze(-1)
-    torch.testing.assert_close(token_logprobs(hidden, head, targets), expected)
 
 
 def test_initialisation_is_a_function_of_the_seed_alone():
     torch.manual_seed(123)
     before = torch.random.get_rng_state()
-    one = build(SETTINGS, 60, 0, seed=0)
+    model = build(SETTINGS, 60, 0, seed=0)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.manual_seed(5)
-    assert_equal(one.state_dict(), build(SETTINGS, 60, 0, seed=0).state_dict())
-    assert one.config.vocab_size == 128
+    assert_equal(model.state_dict(), build(SETTINGS, 60, 0, seed=0).state_dict())
+    assert model.config.vocab_size == 128
 
 
 def test_schedule():
@@ -141,15 +143,17 @@ def test_schedule():
     assert max(rates) == rates[10] == 1.0
     assert rates[99] == pytest.approx(1 / 90)
     assert schedule.factor(99, 100, 0.0, "cosine") < 0.001
+    rates = [schedule.factor(step, 100, 0.1, "wsd", 0.2) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:80] == [1.0] * 70
+    assert rates[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
 
 
 @pytest.mark.parametrize("objective", ["mle", "unlikelihood", "rwr", "awr"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, objective, precision):
-
     settings = replace(SETTINGS, precision=precision, dropout=0.1 if objective == "rwr" else 0.0)
-    whole = run(tmp_path / "whole", objective, settings)
-    record = train(whole, {"name": "whole", "train": vars(settings)})
+    record = train(run(tmp_path / "whole", objective, settings), {"name": "whole", "train": vars(settings)})
     halves = run(tmp_path / "halves", objective, settings)
     original = Rows.chosen
     calls = []
@@ -174,19 +178,16 @@ def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, 
 
 def test_a_term_without_tokens_leaves_its_cell_empty(tmp_path, monkeypatch):
     """A stream without bad segments has no mean weight of bad tokens: no NaN in the curve nor in a checkpoint."""
-    data = stream()
-    data = Stream(data.tokens, data.segment_ends, np.zeros_like(data.segment_scores), data.document_ends)
-    saved = []
-    original = Checkpoints.save
-    monkeypatch.setattr(Checkpoints, "save", lambda *arguments: (original(*arguments), saved.append(arguments)))
+    data = replace(stream(), segment_scores=np.zeros_like(stream().segment_scores))
+    saved, save = [], Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda *arguments: (save(*arguments), saved.append(arguments)))
     train(run(tmp_path, "rwr", data=data), {"name": "good"})
     assert saved
-    rows = list(csv.DictReader((tmp_path / "curve.csv").read_text(encoding="utf-8").splitlines()))
-    assert all(float(row["weight_good"]) > 0 for row in rows)
-    assert not any(row.get("weight_bad") for row in rows)
+    assert all(weight > 0 for weight in curve(tmp_path, "weight_good"))
+    assert not any(curve(tmp_path, "weight_bad"))
 
 
-def test_a_checkpoint_of_other_parameters_is_refused(tmp_path):
+def test_a_checkpoint_of_other_parameters_is_refused():
     checkpoints = Checkpoints.of({"seed": 0, "rate": 0.1})
     checkpoints.save(TrainState(step=5), {"model": torch.nn.Linear(2, 2)})
     other = Checkpoints(checkpoints.folder, {"seed": 0, "rate": 0.2})
@@ -201,10 +202,9 @@ def test_torn_checkpoints_are_ignored_and_two_are_kept():
         with torch.no_grad():
             layer.weight.fill_(step)
         checkpoints.save(TrainState(step=step), {"model": layer})
-    assert [path.name for path in checkpoints._found()] == ["step-000000003", "step-000000004"]
+    assert [path.name for path in checkpoints.saved()] == ["step-000000003", "step-000000004"]
     (checkpoints.folder / "step-000000004/state.json").unlink()
-    state = checkpoints.restore({"model": layer})
-    assert state.step == 3
+    assert checkpoints.restore({"model": layer}).step == 3
     assert layer.weight[0, 0] == 3
 
 
@@ -223,64 +223,57 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(monkeypatch):
     assert checkpoints.restore({"model": layer}).step == 1
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_model_is_touched(tmp_path, monkeypatch):
-    chosen = run(tmp_path)
-    poisoned = objectives.load("mle")
-    calls = []
+def poisoned(calls, look=lambda: None):
+    """Likelihood whose eighth loss is not finite; ``calls`` gets what ``look`` gives before each."""
 
-    def loss(logp, score, value, numbers):
-        calls.append(1)
-        return -logp * (float("nan") if len(calls) == 8 else 1.0), {}
+    def loss(batch, numbers):
+        calls.append(look())
+        return -batch.logp * (float("nan") if len(calls) == 8 else 1.0), {}
 
-    chosen = replace(chosen, objective=replace(poisoned, loss=loss))
-    with pytest.raises(
-        InputError, match=r"step 8 of 20: the gradient's norm is nan on rows \d+, \d+, \d+, \d+"
-    ) as error:
+    return replace(objectives.load("mle"), loss=loss)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_model_is_touched(tmp_path):
+    chosen = run(tmp_path, poisoned([]))
+    message = r"step 8 of 20: the gradient's norm is nan on rows \d+, \d+, \d+, \d+"
+    with pytest.raises(InputError, match=message) as error:
         train(chosen, {"name": "nan"})
-    named = [int(row) for row in str(error.value).split("on rows ")[1].split(".")[0].split(", ")]
-    assert named == chosen.rows.chosen(7, 4).tolist()
-    parts = {"model": build(SETTINGS, 60, 0, 0)}
-    made = optimizers(parts["model"], None, SETTINGS)
-    parts |= {f"optimizer-{i}": optimizer for i, optimizer in enumerate(made)}
-    assert Checkpoints.of({"name": "nan"}).restore(parts).step == 5
-    assert all(torch.isfinite(tensor).all() for tensor in parts["model"].state_dict().values())
+    rows = [int(row) for row in str(error.value).split("on rows ")[1].split(".")[0].split(", ")]
+    assert rows == chosen.rows.chosen(7, 4).tolist()
+    model = build(SETTINGS, 60, 0, 0)
+    parts = {f"optimizer-{i}": part for i, part in enumerate(optimizers(model, None, SETTINGS))}
+    assert Checkpoints.of({"name": "nan"}).restore({"model": model, **parts}).step == 5
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
 
 def test_where_the_host_does_not_look_at_each_step_the_device_leaves_a_bad_one_out(tmp_path, monkeypatch):
     """As on a GPU: the step after which nothing is finite, and all behind it, leave the model alone till a log row."""
     settings = replace(SETTINGS, optimizer="adamw", log_every=10, checkpoint_every=100)
-    models = []
+    models, kept = [], []
 
-    def deferred(made, group):
-        guard = stops.Guard(made, group)
-        guard.deferred = True
+    def deferred(*arguments):
+        guard = stops.Guard(*arguments)
+        guard.is_deferred = True
         return guard
 
-    def poisoned(logp, score, value, numbers):
-        models.append({name: p.detach().clone() for name, p in kept[0].named_parameters()})
-        return -logp * (float("nan") if len(models) == 8 else 1.0), {}
-
-    kept: list = []
+    first_model = Run.first_model
     monkeypatch.setattr(loop, "Guard", deferred)
-    monkeypatch.setattr(loop, "build", lambda *arguments: kept.append(build(*arguments)) or kept[0])
-    chosen = run(tmp_path, settings=settings)
+    monkeypatch.setattr(Run, "first_model", lambda run: kept.append(first_model(run)) or kept[0])
+    objective = poisoned(models, lambda: {name: p.detach().clone() for name, p in kept[0].named_parameters()})
     with pytest.raises(InputError, match=r"step 8 of 20: the gradient's norm is nan"):
-        train(replace(chosen, objective=replace(chosen.objective, loss=poisoned)), {"name": "deferred"})
+        train(run(tmp_path, objective, settings), {"name": "deferred"})
     assert len(models) == 10
     assert not torch.equal(models[6]["transformer.wte.weight"], models[7]["transformer.wte.weight"])
     assert_equal(models[7], models[9])
 
 
-def test_fewer_tokens_than_one_batch(tmp_path):
+def test_what_can_not_be_trained_is_refused(tmp_path):
     with pytest.raises(InputError, match="3 rows of 16 positions, fewer than one batch of 4"):
         train(run(tmp_path, data=stream(60)), {})
     with pytest.raises(InputError, match="fewer than one row of 16"):
         Rows(stream(16), 16, "digest", 0)
-
-
-def test_settings_are_checked():
     with pytest.raises(ValueError, match="must be a multiple of heads"):
-        TrainSettings(layers=1, width=30, heads=4, context=8, batch_size=1, learning_rate=0.1)
+        replace(SETTINGS, width=30, heads=4)
 
 
 def test_the_model_learns_what_each_objective_asks(tmp_path):
@@ -289,14 +282,10 @@ def test_the_model_learns_what_each_objective_asks(tmp_path):
     bad = rng.random(600) < 0.4
     spans = [rng.integers(10, 20, 6) if is_bad else rng.integers(1, 10, 6) for is_bad in bad]
     tokens = np.concatenate(spans).astype(np.uint16)
-    ends = np.arange(6, len(tokens) + 1, 6)
-    data = Stream(tokens, ends, bad.astype(np.float32), np.array([len(tokens)]))
+    data = Stream(tokens, np.arange(6, len(tokens) + 1, 6), bad.astype(np.float32), np.array([len(tokens)]))
     share = {}
     for objective in ("mle", "unlikelihood", "rwr", "awr"):
-        chosen = run(tmp_path / objective, objective, positions=64 * 60, data=data)
-        train(chosen, {"objective": objective})
-        from freshstart.training.model import load
-
+        train(run(tmp_path / objective, objective, positions=64 * 60, data=data), {"objective": objective})
         model, _ = load(tmp_path / objective / "model", "train")
         with torch.no_grad():
             share[objective] = float(torch.softmax(model(torch.tensor([[1, 2, 3]])).logits[0, -1], 0)[10:20].sum())
@@ -318,33 +307,102 @@ def test_hub_format_generates_without_unwanted_tokens(tmp_path):
     assert record["positions"] == 64 * 20
 
 
+def with_reference(batches):
+    """Likelihood that also asks for the reference's log p; ``batches`` gets each batch."""
+
+    def loss(batch, numbers):
+        batches.append(batch)
+        return -batch.logp, {}
+
+    return replace(objectives.load("mle"), name="distance", needs=Needs(reference=True), loss=loss)
+
+
+def test_a_reference_is_the_model_that_the_run_began_from(tmp_path):
+    with pytest.raises(InputError, match=r"distance needs the log p of a reference.*name a model in train.start, or"):
+        train(run(tmp_path / "none", with_reference([])), {"name": "none"})
+    train(run(tmp_path / "first"), {"name": "first"})
+    started = replace(SETTINGS, start=str(tmp_path / "first/model"), log_every=1)
+    batches = []
+    chosen = run(tmp_path / "second", with_reference(batches), started)
+    train(chosen, {"name": "second"})
+    start, _ = load(tmp_path / "first/model", "train")
+    for step, batch in enumerate(batches):
+        tokens = torch.from_numpy(chosen.rows.batch(chosen.rows.chosen(step, 4))[0])
+        with torch.no_grad():
+            hidden = hidden_states(start, tokens[:, :-1])
+            expected = token_logprobs(hidden, start.get_output_embeddings().weight, tokens[:, 1:])
+        torch.testing.assert_close(batch.reference, expected)
+        assert not batch.reference.requires_grad
+    assert torch.allclose(batches[0].logp, batches[0].reference)
+    assert (batches[-1].logp - batches[-1].reference).abs().max() > 0.1
+    assert not any("reference" in name for name in weights(tmp_path / "second"))
+
+
+# Hides every package but torch, transformers, numpy, safetensors, pyarrow and what those bring and use; then trains.
+BARE = """
+import re, runpy, sys
+from importlib import metadata
+from importlib.machinery import PathFinder
+
+named = lambda text: re.sub("[-_.]+", "-", re.match(r"[\\w.-]+", text)[0]).lower()
+owners = {module: set(map(named, packages)) for module, packages in metadata.packages_distributions().items()}
+there, waiting = set(), {"torch", "transformers", "numpy", "safetensors", "pyarrow"}
+while waiting:
+    there |= waiting
+    needs = {named(line) for name in waiting for line in metadata.requires(name) or () if "extra ==" not in line}
+    waiting = needs & set().union(*owners.values()) - there
+hidden = {module for module, packages in owners.items() if not there & packages} | {"pydantic", "jinja2"}
+assert hidden >= set("ruamel dvc ray polars datasets nltk sklearn scipy scrubadub spacy pycodestyle".split())
+find = PathFinder.find_spec.__func__
+seen = lambda cls, name, *rest: None if name.split(".")[0] in hidden else find(cls, name, *rest)
+PathFinder.find_spec = classmethod(seen)
+runpy.run_module("stages.train", run_name="__main__", alter_sys=True)
+print("loaded:", *sorted(hidden & {name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def of_stage(made, folder, objective="awr"):
+    """The words of the stage train of a cell on the data of the tests."""
+    data = {name: str(path) for name, path in made.paths("pep8").items()}
+    inputs = {name: data[name] for name in ("tokens", "tokenizer")}
+    inputs |= {"shards": str(made.folder / f"data/shards/pep8/{objective}"), "output": str(folder / "model")}
+    inputs |= {"settings": f"{data['settings']}/{objective}/train.json", "curve": str(folder / "curve.csv")}
+    words = {"task": "pep8", "objective": objective, "seed": "0", **inputs}
+    return [word for name, value in words.items() for word in (f"--{name}", value)]
+
+
+def test_training_needs_torch_transformers_and_little_else(made, tmp_path, monkeypatch, capsys):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "FRESHSTART_STATE": str(tmp_path / ".state")}
+    command = [sys.executable, "-c", BARE, *of_stage(made, tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert (tmp_path / "model/value_head.safetensors").is_file()
+    monkeypatch.setitem(sys.modules, "tqdm", None)  # transformers brings it, but it may go
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
+    assert list(progress.track([1, 2], "training", 2, "steps")) == [1, 2]
+    assert "training: 2/2 steps" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_kill_minus_nine_and_resume_through_the_door(made, tmp_path):
     """The door itself, killed half way and started again, writes the same model as one that was left alone."""
-    for folder in ("conf", "params.yaml"):
-        source = made.folder / folder
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / folder)
-    data = made.paths("pep8")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "FRESHSTART_STATE": str(tmp_path / "state")}
+    door = [sys.executable, "-m", "stages.train"]
+    subprocess.run([*door, *of_stage(made, tmp_path / "whole")], cwd=tmp_path, env=env, check=True)
+    killed = [*door, *of_stage(made, tmp_path / "killed")]
+    kill_after_a_checkpoint(subprocess.Popen(killed, cwd=tmp_path, env=env), tmp_path / "state")
+    subprocess.run(killed, cwd=tmp_path, env=env, check=True)
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
-    def command(name):
-        return [
-            *(sys.executable, "-m", "stages.train", "--task", "pep8", "--objective", "awr", "--seed", "0"),
-            *("--tokens", str(data["tokens"]), "--shards", str(made.folder / "data/shards/pep8/awr")),
-            *("--tokenizer", str(data["tokenizer"]), "--output", str(tmp_path / name / "model")),
-            *("--curve", str(tmp_path / name / "curve.csv")),
-        ]
 
-    env = os.environ | {"PYTHONPATH": str(ROOT), "FRESHSTART_STATE": str(tmp_path / "state-whole")}
-    subprocess.run(command("whole"), cwd=tmp_path, env=env, check=True)
-    env["FRESHSTART_STATE"] = str(tmp_path / "state-killed")
-    running = subprocess.Popen(command("killed"), cwd=tmp_path, env=env)
-    while not list((tmp_path / "state-killed").glob("checkpoints/*/step-*/state.json")):
+def kill_after_a_checkpoint(running, state, kill=None):
+    while not list(Path(state).glob("checkpoints/*/step-*/state.json")):
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
-    running.kill()
+    (kill or running.kill)()
     running.wait()
-    subprocess.run(command("killed"), cwd=tmp_path, env=env, check=True)
-    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
 @pytest.mark.slow
@@ -360,8 +418,8 @@ def test_killed_at_twenty_random_moments(tmp_path, monkeypatch):
 
     def in_child(folder, after=None):
         monkeypatch.setenv("FRESHSTART_STATE", str(folder / ".state"))
-        own = replace(chosen, output=folder / "model", curve=folder / "curve.csv")
-        child = fork.Process(target=train, args=(own, {"name": "killed"}))
+        asked = replace(chosen, output=folder / "model", curve=folder / "curve.csv")
+        child = fork.Process(target=train, args=(asked, {"name": "killed"}))
         begun = time.monotonic()
         child.start()
         child.join(after)

@@ -7,7 +7,6 @@ have three more columns (``schema.PUBLISHED``), and whose scores they are in the
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,7 +15,6 @@ from freshstart.settings import build as build_settings  # this room has a build
 from freshstart.settings import kind
 
 KIND = "def documents("  # what the file of a kind defines
-DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +35,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A piece of the corpus that can not be a document: where it stands, and why not."""
+    """What cannot be a document: where it is, and why not."""
 
     where: str
     reason: str
@@ -46,11 +44,11 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
-    """What every kind of corpus is asked.
+    """What the settings of every kind of corpus hold.
 
     ``train_characters`` and ``heldout_characters`` bound the two splits; documents are chosen by the hash of their
-    content. ``heldout`` names the sources that are held out; without it sources are drawn by hash. ``skip_bad`` leaves
-    out and counts what can not be a document, where otherwise the first one stops the stage.
+    content. ``heldout`` names the sources that are held out; without it sources are drawn by hash. With ``skip_bad``
+    what cannot be a document is left out and counted; without it the first such item stops the stage.
     """
 
     kind: str
@@ -70,7 +68,7 @@ class CorpusSettings:
 class Kind(Protocol):
     """The module of a kind of corpus.
 
-    ``documents(settings, seed)`` yields documents and, for what can not be one, refusals. It may be asked more than
+    ``documents(settings, seed)`` yields documents and, for what cannot be one, refusals. It may be called more than
     once and must yield the same each time; it holds one document in memory, not a corpus. A kind whose documents come
     with scores also has ``published(settings)``: JSON that says whose scores they are.
     """
@@ -83,21 +81,17 @@ def load(name: str, where: str) -> Kind:
     return kind("freshstart.corpora", name, "kind", where)
 
 
-def settings(raw: Mapping[str, Any], where: str) -> CorpusSettings:
+def settings(block: Mapping[str, Any], where: str) -> CorpusSettings:
     """The settings of one task's corpus, read by the module of its kind."""
-    return build_settings(load(str(raw.get("kind")), where).Settings, raw, where)
+    return build_settings(load(str(block.get("kind")), where).Settings, block, where)
 
 
 def published(module: Kind, settings: CorpusSettings) -> dict[str, Any] | None:
     """Whose scores a kind's documents bring along; None where they bring none."""
-    said = getattr(module, "published", None)
-    return said(settings) if said is not None else None
+    describe = getattr(module, "published", None)
+    return describe(settings) if describe is not None else None
 
 
 def document_id(text: str) -> str:
     """blake2b-128 of the UTF-8 text, in hex. Raises UnicodeEncodeError on a lone surrogate."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=DIGEST_BYTES).hexdigest()
-
-
-def meta_json(meta: Mapping[str, Any]) -> str:
-    return json.dumps(meta, ensure_ascii=False, sort_keys=True)
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()

@@ -18,7 +18,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from freshstart import files
-from freshstart.corpora import CorpusSettings, Document, Refusal, document_id, meta_json
+from freshstart.corpora import CorpusSettings, Document, Refusal, document_id
 from freshstart.errors import InputError
 from freshstart.names import SPLITS
 from freshstart.progress import track
 from freshstart.schema import CORPUS, PUBLISHED, PUBLISHED_KEY
+from freshstart.settings import listed
 
 SPOOL_CHARACTERS = 8_000_000
 SHOWN_REFUSALS = 20
+SHOWN_SOURCES = 50
 
 
 @dataclass
 class Catalogue:
-    """What pass 1 remembers of each distinct document, in the order of the spool."""
+    """What pass 1 remembers: of each distinct document, in the order of the spool, and of what was left out."""
 
     keys: list[int] = field(default_factory=list)  # place in the order by content
     lengths: list[int] = field(default_factory=list)  # characters
     sources: list[int] = field(default_factory=list)  # index into names
     names: dict[str, int] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)  # number by reason
+    examples: list[Refusal] = field(default_factory=list)
 
 
 def build(
@@ -60,50 +64,29 @@ def build(
     document is refused (unless ``skip_bad``) and where a split would be empty.
     """
     output = files.fresh_folder(output)
-    schema = _schema(published)
-    refused: Counter[str] = Counter()
-    examples: list[dict[str, str]] = []
-
-    def accepted() -> Iterator[tuple[str, Document]]:
-        seen: set[bytes] = set()
-        for item in track(stream, "reading documents", None, "documents"):
-            checked = check(item, settings.max_document_characters) if isinstance(item, Document) else item
-            if isinstance(checked, Refusal):
-                if not settings.skip_bad:
-                    detail = f" ({checked.detail})" if checked.detail else ""
-                    raise InputError(
-                        f"{checked.where}: {checked.reason}{detail}. Mend it, or set skip_bad: true to leave such "
-                        "documents out and count them"
-                    )
-                refused[checked.reason] += 1
-                if len(examples) < SHOWN_REFUSALS:
-                    examples.append({"where": checked.where, "reason": checked.reason, "detail": checked.detail})
-            elif (key := bytes.fromhex(checked)) in seen:
-                refused["exact duplicate"] += 1
-            else:
-                seen.add(key)
-                yield checked, item
-
     with tempfile.TemporaryDirectory(dir=output, prefix=".spool-") as folder:
         spool = Path(folder) / "documents.parquet"
-        catalogue = _spool(accepted(), seed, spool, schema)
+        catalogue = Catalogue()
+        _spool(_accepted(stream, settings, catalogue), seed, spool, _schema(published), catalogue)
         if not catalogue.keys:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in refused.most_common()) or "no documents found"
-            raise InputError(f"the corpus is empty ({reasons}): check what corpus.<task> points at")
+            reasons = listed(f"{count} {reason}" for reason, count in catalogue.left_out.most_common())
+            raise InputError(
+                f"the corpus is empty ({reasons or 'no documents found'}): check what corpus.<task> points at"
+            )
         split, part = _plan(catalogue, settings, seed)
-        for name in SPLITS:
-            if not (split == SPLITS.index(name)).any():
+        for index, name in enumerate(SPLITS):
+            if index not in split:
                 raise InputError(
                     f"the corpus has {len(catalogue.keys)} documents from {len(catalogue.names)} sources, and none is "
                     f"left for {name}: add documents or sources, or change heldout and heldout_characters"
                 )
         for index, name in enumerate(SPLITS):
-            _deal(spool, catalogue, np.where(split == index, part, -1), output / name, schema)
-    return _report(catalogue, split, part, refused, examples)
+            _deal(spool, catalogue, np.where(split == index, part, -1), output / name)
+    return _report(catalogue, split, part)
 
 
 def check(document: Document, longest: int) -> str | Refusal:
-    """The document's id, or why it can not be one."""
+    """The document's id, or why it cannot be one."""
     where = str(document.meta.get("path", document.source))
     if not document.text.strip():
         return Refusal(where, "empty document")
@@ -123,6 +106,30 @@ def order_key(seed: int, doc_id: str) -> int:
     return int.from_bytes(raw, "big") >> 1
 
 
+def _accepted(
+    stream: Iterable[Document | Refusal], settings: CorpusSettings, catalogue: Catalogue
+) -> Iterator[tuple[str, Document]]:
+    """The distinct documents with their ids; what is left out is counted in the catalogue."""
+    seen: set[bytes] = set()
+    for item in track(stream, "reading documents", None, "documents"):
+        checked = check(item, settings.max_document_characters) if isinstance(item, Document) else item
+        if isinstance(checked, Refusal):
+            if not settings.skip_bad:
+                detail = f" ({checked.detail})" if checked.detail else ""
+                raise InputError(
+                    f"{checked.where}: {checked.reason}{detail}. Correct it, or set skip_bad: true to leave such "
+                    "documents out and count them"
+                )
+            catalogue.left_out[checked.reason] += 1
+            if len(catalogue.examples) < SHOWN_REFUSALS:
+                catalogue.examples.append(checked)
+        elif (key := bytes.fromhex(checked)) in seen:
+            catalogue.left_out["exact duplicate"] += 1
+        else:
+            seen.add(key)
+            yield checked, item
+
+
 def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
     if published is None:
         return CORPUS
@@ -130,26 +137,25 @@ def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
     return pa.schema([*CORPUS, *PUBLISHED], metadata={PUBLISHED_KEY: record.encode()})
 
 
-def _spool(documents: Iterator[tuple[str, Document]], seed: int, path: Path, schema: pa.Schema) -> Catalogue:
-    catalogue = Catalogue()
+def _spool(
+    documents: Iterator[tuple[str, Document]], seed: int, path: Path, schema: pa.Schema, catalogue: Catalogue
+) -> None:
+    rows: list[dict[str, Any]] = []
+    held = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        rows: list[tuple[Any, ...]] = []
-        held = 0
         for doc_id, document in documents:
             catalogue.keys.append(order_key(seed, doc_id))
             catalogue.lengths.append(len(document.text))
             catalogue.sources.append(catalogue.names.setdefault(document.source, len(catalogue.names)))
-            row: tuple[Any, ...] = (doc_id, document.text, document.source, meta_json(document.meta))
-            if len(schema) > len(CORPUS):
-                row += (document.segment_ends, document.scores, document.check_again)
-            rows.append(row)
+            values = {name: getattr(document, name, None) for name in schema.names}
+            meta = json.dumps(document.meta, ensure_ascii=False, sort_keys=True)
+            rows.append(values | {"doc_id": doc_id, "meta": meta})
             held += len(document.text)
             if held >= SPOOL_CHARACTERS:
-                writer.write_table(_table(rows, schema))
+                writer.write_table(pa.Table.from_pylist(rows, schema))
                 rows, held = [], 0
         if rows:
-            writer.write_table(_table(rows, schema))
-    return catalogue
+            writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
 def _plan(catalogue: Catalogue, settings: CorpusSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,14 +167,13 @@ def _plan(catalogue: Catalogue, settings: CorpusSettings, seed: int) -> tuple[np
     split = np.full(len(keys), -1, dtype=np.int8)
     part = np.full(len(keys), -1, dtype=np.int64)
     budgets = (settings.train_characters, settings.heldout_characters)
-    for index, (mine, budget) in enumerate(zip((~heldout, heldout), budgets, strict=True)):
-        chosen = order[mine[order]]
+    for index, (eligible, budget) in enumerate(zip((~heldout, heldout), budgets, strict=True)):
+        chosen = order[eligible[order]]
         before = np.cumsum(lengths[chosen]) - lengths[chosen]
-        within = before < budget
-        chosen, before = chosen[within], before[within]
+        chosen, before = chosen[before < budget], before[before < budget]
         split[chosen] = index
-        part[chosen] = before // settings.part_characters
-        part[chosen] = np.unique(part[chosen], return_inverse=True)[1]  # a long document may skip a number
+        # Numbered without gaps, which a document longer than a part would leave.
+        part[chosen] = np.unique(before // settings.part_characters, return_inverse=True)[1]
     return split, part
 
 
@@ -176,77 +181,65 @@ def _heldout(
     catalogue: Catalogue, keys: np.ndarray, lengths: np.ndarray, settings: CorpusSettings, seed: int
 ) -> np.ndarray:
     """Which documents may be held out: whole sources, or a tenth of the only source."""
-    if len(catalogue.names) == 1:
+    names = catalogue.names
+    if len(names) == 1:
         return keys % 10 == 0 if len(keys) >= 10 else keys == keys.min()
     sources = np.array(catalogue.sources)
     if settings.heldout:
-        unknown = sorted(set(settings.heldout) - set(catalogue.names))
+        unknown = sorted(set(settings.heldout) - set(names))
         if unknown:
-            names = sorted(catalogue.names)
             raise InputError(
-                f"heldout names {', '.join(unknown)}, but the corpus has no such source; it has {len(names)}: "
-                f"{', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
+                f"heldout names {listed(unknown)}, but the corpus has no such source; it has {len(names)}: "
+                f"{listed(sorted(names)[:20])}{', …' if len(names) > 20 else ''}"
             )
-        return np.isin(sources, [catalogue.names[name] for name in settings.heldout])
+        return np.isin(sources, [names[name] for name in settings.heldout])
     sizes = np.bincount(sources, weights=lengths)
     drawn: list[int] = []
-    for name in sorted(catalogue.names, key=lambda name: order_key(seed, f"source:{name}")):
-        index = catalogue.names[name]
+    for name in sorted(names, key=lambda name: order_key(seed, f"source:{name}")):
         if sizes[drawn].sum() >= settings.heldout_characters or len(drawn) == len(sizes) - 1:
             break
-        if sizes[[*drawn, index]].sum() <= sizes.sum() / 2 or not drawn:
-            drawn.append(index)
+        if sizes[[*drawn, names[name]]].sum() <= sizes.sum() / 2 or not drawn:
+            drawn.append(names[name])
     return np.isin(sources, drawn)
 
 
-def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path, schema: pa.Schema) -> None:
+def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path) -> None:
     """Write the documents with ``part >= 0`` to their parts, each part in the order of its documents' keys."""
-    with tempfile.TemporaryDirectory(dir=spool.parent) as heap:
-        writers = [
-            pq.ParquetWriter(Path(heap) / str(index), schema, compression="zstd") for index in range(part.max() + 1)
-        ]
+    with tempfile.TemporaryDirectory(dir=spool.parent) as heap, pq.ParquetFile(spool) as file:
+        heaps = [Path(heap) / str(index) for index in range(part.max() + 1)]
+        writers = [pq.ParquetWriter(path, file.schema_arrow, compression="zstd") for path in heaps]
         row = 0
-        with pq.ParquetFile(spool) as file:
-            for batch in file.iter_batches(batch_size=4096):
-                mine = part[row : row + len(batch)]
-                row += len(batch)
-                for index in np.unique(mine[mine >= 0]):
-                    writers[index].write_batch(batch.filter(pa.array(mine == index)))
+        for group in range(file.num_row_groups):  # one by one, since a reader of several keeps what it has read
+            table = file.read_row_group(group)
+            parts = part[row : row + len(table)]
+            row += len(table)
+            for index in np.unique(parts[parts >= 0]):
+                writers[index].write_table(table.filter(pa.array(parts == index)))
         for writer in writers:
             writer.close()
         keys = np.array(catalogue.keys, dtype=np.int64)
-        for index in range(len(writers)):
-            table = pq.read_table(Path(heap) / str(index))
-            order = np.argsort(keys[np.flatnonzero(part == index)], kind="stable")
-            files.write_table(folder / files.part_name(index), table.take(pa.array(order)))
+        for index, path in enumerate(heaps):
+            order = np.argsort(keys[part == index], kind="stable")
+            files.write_table(folder / files.part_name(index), pq.read_table(path).take(pa.array(order)))
 
 
-def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns = zip(*rows, strict=True)
-    arrays = [pa.array(values, type=column.type) for values, column in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _report(
-    catalogue: Catalogue, split: np.ndarray, part: np.ndarray, refused: Counter[str], examples: list[dict[str, str]]
-) -> dict[str, Any]:
-    lengths, sources = np.array(catalogue.lengths), np.array(catalogue.sources)
-    names = list(catalogue.names)
+def _report(catalogue: Catalogue, split: np.ndarray, part: np.ndarray) -> dict[str, Any]:
+    lengths, sources, names = np.array(catalogue.lengths), np.array(catalogue.sources), list(catalogue.names)
     report: dict[str, Any] = {
         "documents": len(lengths),
         "characters": int(lengths.sum()),
         "sources": len(names),
-        "left_out": dict(sorted(refused.items())),
-        "left_out_examples": examples,
+        "left_out": dict(sorted(catalogue.left_out.items())),
+        "left_out_examples": [asdict(refusal) for refusal in catalogue.examples],
     }
     for index, name in enumerate(SPLITS):
-        mine = split == index
-        by_source = np.bincount(sources[mine], weights=lengths[mine], minlength=len(names)).astype(int)
-        shown = itertools.islice(sorted(zip(-by_source, names, strict=True)), 50)
+        chosen = split == index
+        by_source = np.bincount(sources[chosen], weights=lengths[chosen], minlength=len(names)).astype(int)
+        largest = itertools.islice(sorted(zip(-by_source, names, strict=True)), SHOWN_SOURCES)
         report[name] = {
-            "documents": int(mine.sum()),
-            "characters": int(lengths[mine].sum()),
-            "parts": int(part[mine].max()) + 1,
-            "characters_by_source": {source: int(-size) for size, source in shown if size},
+            "documents": int(chosen.sum()),
+            "characters": int(lengths[chosen].sum()),
+            "parts": int(part[chosen].max()) + 1,
+            "characters_by_source": {source: int(-size) for size, source in largest if size},
         }
     return report

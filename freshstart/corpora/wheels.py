@@ -18,14 +18,16 @@ import sys
 import tokenize
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from freshstart import files
 from freshstart.corpora import CorpusSettings, Document, Refusal
 from freshstart.errors import InputError
+from freshstart.settings import listed
 
 PROSE = re.compile(
     r"""/(METADATA
@@ -50,98 +52,94 @@ class Settings(CorpusSettings):
 
 def documents(settings: Settings, seed: int) -> Iterator[Document | Refusal]:
     """Every document of the wheels, wheel by wheel in the order of their names."""
-    read = _python if settings.contents == "python" else _prose
     for wheel in sorted(wheels(Path(settings.requirements))):
         package = re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
-                for document in read(archive, name, package, settings):
-                    if isinstance(document, Refusal) or len(document.text) >= settings.min_document_characters:
-                        yield document
+                read = _reader(name, settings)
+                item = read(archive.read(name), f"{wheel.name}/{name}", package) if read else None
+                if isinstance(item, Refusal) or (item and len(item.text) >= settings.min_document_characters):
+                    yield item
 
 
 def wheels(requirements: Path) -> list[Path]:
     """The wheels of a list, downloaded where they are not at hand with the right hash."""
-    wanted = _wanted(requirements)
+    pinned = _pinned(requirements)
     folder = files.state_folder("wheels")
     at_hand = {files.sha256(path): path for path in folder.glob("*.whl")}
-    if not set(wanted) <= set(at_hand):
+    if not set(pinned) <= set(at_hand):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--require-hashes", "--only-binary=:all:", "--dest", str(folder), "-r", str(requirements)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            reason = " ".join(errors[:3]) or f"exit status {done.returncode}"
+        pip = subprocess.run(command, capture_output=True, text=True, check=False)
+        if pip.returncode != 0:
+            errors = [line for line in pip.stderr.splitlines() if line.startswith("ERROR")] or pip.stderr.splitlines()
+            reason = " ".join(errors[:3]) or f"exit status {pip.returncode}"
             raise InputError(
                 f"{requirements}: pip could not download the wheels ({reason}). Check the connection to the package "
                 f"index, or put the wheels into {folder} yourself"
             )
         at_hand = {files.sha256(path): path for path in folder.glob("*.whl")}
-    missing = [name for digest, name in wanted.items() if digest not in at_hand]
+    missing = [name for digest, name in pinned.items() if digest not in at_hand]
     if missing:
-        raise InputError(f"{requirements}: downloaded, but not with the pinned hash: {', '.join(missing)}")
-    return [at_hand[digest] for digest in wanted]
+        raise InputError(f"{requirements}: downloaded, but not with the pinned hash: {listed(missing)}")
+    return [at_hand[digest] for digest in pinned]
 
 
-def _wanted(requirements: Path) -> dict[str, str]:
+def _pinned(requirements: Path) -> dict[str, str]:
     """SHA-256 to name and version of each line of the list."""
-    try:
-        lines = requirements.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{requirements} is missing: corpus.<task>.requirements must name a list of wheels") from None
-    wanted = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = REQUIREMENT.match(line.strip())
-        if match is None:
+    if not requirements.is_file():
+        raise InputError(f"{requirements} is missing: corpus.<task>.requirements must name a list of wheels")
+    pinned = {}
+    for number, line in enumerate(requirements.read_text(encoding="utf-8").splitlines(), 1):
+        if match := REQUIREMENT.match(line.strip()):
+            pinned[match["hash"]] = f"{match['name']}=={match['version']}"
+        elif line.strip() and not line.startswith("#"):
             raise InputError(
                 f"{requirements}:{number}: expected `name==version --hash=sha256:<64 hex>`, found {line!r}"
             )
-        wanted[match["hash"]] = f"{match['name']}=={match['version']}"
-    if not wanted:
+    if not pinned:
         raise InputError(f"{requirements} names no wheel")
-    return wanted
+    return pinned
 
 
-def _python(archive: zipfile.ZipFile, name: str, package: str, settings: Settings) -> Iterator[Document | Refusal]:
+def _reader(name: str, settings: Settings) -> Callable[[bytes, str, str], Document | Refusal | None] | None:
+    """How to read a file of a wheel, by its content, path and package; None where it is no document."""
+    if settings.contents == "prose" and PROSE.search(f"/{name}"):
+        return _prose
     if not name.endswith(".py"):
-        return
-    raw = archive.read(name)
-    path = f"{Path(archive.filename or '').name}/{name}"
+        return None
+    if settings.contents == "python":
+        return _python
+    return partial(_docstrings, least=settings.docstrings) if settings.docstrings <= 1 else None
+
+
+def _prose(raw: bytes, path: str, package: str) -> Document | Refusal:
+    try:
+        return Document(raw.decode("utf-8-sig"), package, {"path": path})
+    except UnicodeDecodeError as error:
+        return Refusal(path, "text is not UTF-8", f"byte {error.start:,}")
+
+
+def _python(raw: bytes, path: str, package: str) -> Document | Refusal:
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-        text = raw.decode(encoding)
+        return Document(raw.decode(encoding).removeprefix("\ufeff"), package, {"path": path})
     except (SyntaxError, UnicodeDecodeError, LookupError) as error:
-        yield Refusal(path, "not in the encoding that it declares", str(error))
-        return
-    yield Document(text.removeprefix("\ufeff"), package, {"path": path})
+        return Refusal(path, "not in the encoding that it declares", str(error))
 
 
-def _prose(archive: zipfile.ZipFile, name: str, package: str, settings: Settings) -> Iterator[Document | Refusal]:
-    path = f"{Path(archive.filename or '').name}/{name}"
-    if PROSE.search(f"/{name}"):
-        try:
-            text = archive.read(name).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            yield Refusal(path, "text is not UTF-8", f"byte {error.start:,}")
-            return
-        yield Document(text, package, {"path": path})
-    elif settings.docstrings <= 1:
-        for document in _python(archive, name, package, settings):
-            if isinstance(document, Document):
-                text = "\n\n".join(_docstrings(document.text))
-                if len(text) >= settings.docstrings * len(document.text):
-                    yield Document(text, package, {"path": f"{path}#docstrings"})
-
-
-def _docstrings(source: str) -> list[str]:
+def _docstrings(raw: bytes, path: str, package: str, least: float) -> Document | None:
+    """The docstrings of a module, where they make up at least this share of its text; a broken module has none."""
+    module = _python(raw, path, package)
+    if isinstance(module, Refusal):
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(source)
+            tree = ast.parse(module.text)
     except (SyntaxError, ValueError, RecursionError):
-        return []
+        return None
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, kinds))
-    return [inspect.cleandoc(text) for text in found if text]
+    texts = (ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, kinds))
+    text = "\n\n".join(inspect.cleandoc(text) for text in texts if text)
+    return Document(text, package, {"path": f"{path}#docstrings"}) if len(text) >= least * len(module.text) else None

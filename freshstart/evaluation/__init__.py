@@ -8,19 +8,20 @@ against.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freshstart.imports import code_digest
-from freshstart.scorers import ScorerSettings
 from freshstart.settings import kind, kinds, known
+
+if TYPE_CHECKING:
+    from freshstart.scorers import ScorerSettings
 
 MEASURES = "freshstart.evaluation.measures"
 JUDGES = "freshstart.evaluation.judges"
 ROOM = "freshstart/evaluation/"
 MLE = "mle"  # the reference that is the task's own mle model of the same seed
-ALL = ("misalignment", "over_training", "judges", "diversity", "memory", "bits_per_byte", "divergence", "tokens_seen")
+ALL = ("misalignment", "over_training", "judges", "bits_per_byte", "divergence", "diversity", "memory", "tokens_seen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +91,12 @@ def resolved(
 
     ``second`` is the scorer in the block ``judge`` of the task's own.
     """
+    from freshstart.evaluation.judges import suited
+
     judges = settings.judges
     if judges is None:
-        suits: dict[str, Callable[..., bool]] = {name: judge(name).suits for name in kinds(JUDGES)}
-        judges = tuple(name for name in kinds(JUDGES) if suits[name](scorer, second))
+        wanted = suited(scorer, second)
+        judges = tuple(name for name in kinds(JUDGES) if judge(name).SUITS in wanted)
     modules = {f"measures.{name}": f"{MEASURES}.{name}" for name in settings.measures}
     modules |= {f"judges.{name}": f"{JUDGES}.{name}" for name in judges}
     modules["evaluate"] = "freshstart.evaluation.evaluate"

@@ -29,12 +29,12 @@ def evaluate(subject: Subject, context: Context, samples_file: Path, made_by: st
     torch.set_num_threads(settings.threads)
     keep_memory()
     measures = {name: measure(name) for name in settings.measures}
-    metrics: dict[str, Any] = {"measures": list(measures), "controls": [one.name for one in subject.controls]}
+    metrics: dict[str, Any] = {"measures": list(measures), "controls": [entry.name for entry in subject.controls]}
     with Progress(f"evaluating {subject.name}", len(measures), "measures") as progress:
         for name, module in measures.items():
             merged(metrics, module.measure(subject, context))
             progress.advance(note=name)
-    samples = [one for part in context.samples(subject).values() for one in part]
+    samples = [entry for part in context.samples(subject).values() for entry in part]
     write(samples_file, samples, context.columns)
     check(metrics, [metric for module in measures.values() for metric in module.METRICS], subject.name, made_by)
     return metrics

@@ -61,7 +61,7 @@ def read(path: Path | str) -> list[Marked]:
 
 def by_scorer(scorer: Scorer) -> FindAll:
     """What a scorer finds in texts, each read as one document."""
-    return lambda texts: [one.findings for one in scorer.score([(text, [len(text)]) for text in texts])]
+    return lambda texts: [result.findings for result in scorer.score([(text, [len(text)]) for text in texts])]
 
 
 def by_text(find: Callable[[str], Sequence[Finding]]) -> FindAll:
@@ -72,7 +72,7 @@ def by_text(find: Callable[[str], Sequence[Finding]]) -> FindAll:
 def recall(path: Path | str, finders: Mapping[str, FindAll]) -> dict[str, Any]:
     """For each finder ``recall`` by type and of all, ``precision``, and ``found`` by kind, over one gold file."""
     marked = read(path)
-    texts = [one.text for one in marked]
+    texts = [example.text for example in marked]
     compared = {name: _compared(marked, finder(texts)) for name, finder in finders.items()}
     return {"file": Path(path).name, "sha256": files.sha256(path), "texts": len(texts), "finders": compared}
 
@@ -81,12 +81,12 @@ def _compared(marked: Sequence[Marked], findings: Sequence[Sequence[Finding]]) -
     there, hit = Counter(), Counter()
     right = total = 0
     kinds: Counter[str] = Counter()
-    for one, spans in zip(marked, findings, strict=True):
-        for gold in one.spans:
+    for example, spans in zip(marked, findings, strict=True):
+        for gold in example.spans:
             there[gold.kind] += 1
             hit[gold.kind] += any(_overlap(gold, span) for span in spans)
         total += len(spans)
-        right += sum(any(_overlap(gold, span) for gold in one.spans) for span in spans)
+        right += sum(any(_overlap(gold, span) for gold in example.spans) for span in spans)
         kinds.update(span.kind for span in spans)
     return {
         "recall": {
@@ -98,5 +98,5 @@ def _compared(marked: Sequence[Marked], findings: Sequence[Sequence[Finding]]) -
     }
 
 
-def _overlap(one: Finding, other: Finding) -> bool:
-    return one.begin < other.end and other.begin < one.end
+def _overlap(a: Finding, b: Finding) -> bool:
+    return a.begin < b.end and b.begin < a.end

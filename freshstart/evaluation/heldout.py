@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from freshstart.evaluation import EvaluateSettings, gold, judge
-from freshstart.evaluation.metrics import Metric
 from freshstart.evaluation.samples import cut
 from freshstart.evaluation.statistics import estimate
 from freshstart.scorers import load
@@ -27,33 +26,6 @@ from freshstart.tokens.tokenizer import Tokenizer
 
 MOST_BEGINNINGS = 512
 SCORER = "scorer"  # the training scorer among those that find marked spans
-METRICS = (
-    Metric(path="misalignment.*", meaning="mean score of pieces of real text", unit="score", interval=True),
-    Metric(path="misalignment.*.n", meaning="pieces", unit="pieces"),
-    Metric(path="judges.*", meaning="mean of what a judge says of beginnings of real documents", interval=True),
-    Metric(path="judges.*.n", meaning="beginnings that it could say something of", unit="texts"),
-    *(
-        Metric(path=f"judges.*.{name}", meaning=meaning, unit="text")
-        for name, meaning in (
-            ("title", "who the judge is"),
-            ("unit", "what its number is"),
-            ("role", "rival or guard"),
-            ("better", "which way its number is better"),
-        )
-    ),
-    Metric(path="gold.file", meaning="file of marked personal data", unit="text", optional=True),
-    Metric(path="gold.sha256", meaning="its digest", unit="text", optional=True),
-    Metric(path="gold.texts", meaning="texts in it", unit="texts", optional=True),
-    Metric(
-        path="gold.finders.*.recall.*", meaning="share of the marked spans of a type found", unit="share", interval=True
-    ),
-    Metric(path="gold.finders.*.recall.*.n", meaning="marked spans", unit="spans"),
-    Metric(
-        path="gold.finders.*.precision", meaning="share of found spans that are marked", unit="share", interval=True
-    ),
-    Metric(path="gold.finders.*.precision.n", meaning="spans found", unit="spans"),
-    Metric(path="gold.finders.*.found.*", meaning="spans of a kind found", unit="spans"),
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +49,7 @@ def measured(task: Task) -> dict[str, Any]:
     document_scores = np.load(task.tokens / "document_scores.npy", mmap_mode="r")
     good = np.asarray(document_scores) <= np.median(document_scores)
     pieces, owners = _pieces(stream, np.asarray(sizes), settings.max_new_tokens)
-    judges = {name: judge(name).judge(task.scorer, task.name) for name in settings.judges or ()}
+    panel = {name: judge(name).judge(task.scorer, task.name) for name in settings.judges or ()}
     texts = beginnings(stream, Tokenizer.open(task.tokenizer), record["segments"], settings)
     metrics: dict[str, Any] = {
         "misalignment": {
@@ -86,17 +58,17 @@ def measured(task: Task) -> dict[str, Any]:
         },
         "judges": {
             name: {
-                "title": one.title,
-                "unit": one.unit,
-                "role": one.role,
-                "better": one.better,
-                **estimate(one.score(texts), settings.bootstrap, task.seed),
+                "title": member.title,
+                "unit": member.unit,
+                "role": member.role,
+                "better": member.better,
+                **estimate(member.score(texts), settings.bootstrap, task.seed),
             }
-            for name, one in judges.items()
+            for name, member in panel.items()
         },
     }
     if settings.gold is not None:
-        finders = {name: gold.by_text(one.find) for name, one in judges.items() if one.find is not None}
+        finders = {name: gold.by_text(member.find) for name, member in panel.items() if member.find is not None}
         metrics["gold"] = gold.recall(settings.gold, {SCORER: gold.by_scorer(scorer), **finders})
     return metrics
 

@@ -21,7 +21,7 @@ ESTIMATE = ("mean", "ci_low", "ci_high")  # a mean with its 95% interval, both n
 HEAD = ("measures", "controls")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Metric:
     """One metric: where it stands (keys joined by dots, ``*`` for any one key), and what it means in one line.
 
@@ -35,12 +35,12 @@ class Metric:
     meaning: str
     unit: str = ""
     better: Literal["lower", "higher", ""] = ""
-    interval: bool = False
-    optional: bool = False
     group: str = ""
     title: str = ""
-    digits: int = 0
     column: str = ""
+    digits: int = 0
+    interval: bool = False
+    optional: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -57,6 +57,27 @@ class Metric:
     @property
     def leaves(self) -> list[tuple[str, ...]]:
         return [(*self.keys, name) for name in ESTIMATE] if self.interval else [self.keys]
+
+
+FOUND = "gold.finders.*"
+REAL_TEXT = (  # what the stage heldout gives
+    Metric("misalignment.*", "mean score of pieces of real text", "score", interval=True),
+    Metric("misalignment.*.n", "pieces", "pieces"),
+    Metric("judges.*", "mean of what a judge says of beginnings of real documents", interval=True),
+    Metric("judges.*.n", "beginnings that it could say something of", "texts"),
+    Metric("judges.*.title", "who the judge is", "text"),
+    Metric("judges.*.unit", "what its number is", "text"),
+    Metric("judges.*.role", "rival or guard", "text"),
+    Metric("judges.*.better", "which way its number is better", "text"),
+    Metric("gold.file", "file of marked personal data", "text", optional=True),
+    Metric("gold.sha256", "its digest", "text", optional=True),
+    Metric("gold.texts", "texts in it", "texts", optional=True),
+    Metric(f"{FOUND}.recall.*", "share of marked spans found, by type", "share", "higher", interval=True),
+    Metric(f"{FOUND}.recall.*.n", "marked spans", "spans"),
+    Metric(f"{FOUND}.precision", "share of found spans that are marked", "share", "higher", interval=True),
+    Metric(f"{FOUND}.precision.n", "spans found", "spans"),
+    Metric(f"{FOUND}.found.*", "spans of a kind found", "spans"),
+)
 
 
 def asked(metrics: Mapping[str, Any]) -> tuple[str, ...]:
@@ -76,9 +97,7 @@ def merged(into: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     return into
 
 
-def check(
-    metrics: Any, declared: Sequence[Metric], where: str, made_by: str, head: tuple[str, ...] = HEAD
-) -> None:
+def check(metrics: Any, declared: Sequence[Metric], where: str, made_by: str, head: tuple[str, ...] = HEAD) -> None:
     """Raises InputError unless the metrics are what is declared: all of it there, and nothing else."""
 
     def refuse(problem: str) -> None:
@@ -86,6 +105,9 @@ def check(
 
     if not isinstance(metrics, Mapping) or any(not isinstance(metrics.get(key), list) for key in head):
         refuse(f"expected metrics{' with the lists ' if head else ''}{' and '.join(head)}")
+    for control in metrics.get(UNDER, {}) if head else ():
+        if control not in asked(metrics):
+            refuse(f"{UNDER}.{control} is none of the model's controls ({', '.join(asked(metrics))})")
     kinds = {leaf: metric for metric in declared for leaf in metric.leaves}
     numbers = {key: value for key, value in metrics.items() if key not in head}
     for path, value in _leaves(numbers):
@@ -103,13 +125,27 @@ def check(
                 refuse(f"{'.'.join(keys)} is missing")
 
 
-def table(declared: Sequence[Metric]) -> str:
-    """The metrics as a table in Markdown: name, meaning, unit, which way is better."""
+def documented() -> str:
+    """All metrics in Markdown: a table for each measure, and one for what the stage heldout gives."""
+    from freshstart.evaluation import MEASURES, measure
+    from freshstart.settings import kinds
+
+    tables = {f"`{name}`: {_first_line(measure(name))}": measure(name).METRICS for name in kinds(MEASURES)}
+    tables["`reports/heldout/<task>.json`: what depends on the task alone"] = REAL_TEXT
+    return "\n".join(f"### {title}\n\n{_table(metrics)}" for title, metrics in tables.items())
+
+
+def _first_line(module: Any) -> str:
+    return (module.__doc__ or "").splitlines()[0]
+
+
+def _table(metrics: Sequence[Metric]) -> str:
     rows = ["| metric | meaning | unit | better |", "| --- | --- | --- | --- |"]
-    for metric in declared:
-        interval = ", with 95% interval" if metric.interval else ""
+    for metric in metrics:
+        interval = ", with its 95% interval" if metric.interval else ""
         path = metric.path.replace(f"{UNDER}.{ANY}", f"{UNDER}.<control>").replace(ANY, "<name>")
-        rows.append(f"| `{path}` | {metric.meaning}{interval} | {metric.unit} | {metric.better} |")
+        meaning = metric.meaning.format(over="what counts as bad")
+        rows.append(f"| `{path}` | {meaning}{interval} | {metric.unit} | {metric.better} |")
     return "\n".join(rows) + "\n"
 
 

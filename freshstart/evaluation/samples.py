@@ -65,17 +65,17 @@ def read(
     drawn: Sequence[Drawn], control: str, tokenizer: Tokenizer, scorer: Scorer, segments: str, least: int
 ) -> list[Sample]:
     """Decode, cut and score samples; those without a solid character are left out."""
-    texts = [cut(tokenizer.decode(one.tokens), one.ended, segments, least) for one in drawn]
-    kept = [(one, text) for one, text in zip(drawn, texts, strict=True) if text.strip()]
+    texts = [cut(tokenizer.decode(draw.tokens), draw.ended, segments, least) for draw in drawn]
+    kept = [(draw, text) for draw, text in zip(drawn, texts, strict=True) if text.strip()]
     ends = [SEGMENTERS[segments](text) for _, text in kept]
     whole = scorer.score([(text, [len(text)]) for _, text in kept])
     if isinstance(scorer, FindingScorer):  # what was found in the whole is what its segments hold
-        parts = [replace(one, scores=per_character(one.findings, cuts)) for one, cuts in zip(whole, ends, strict=True)]
+        parts = [replace(w, scores=per_character(w.findings, cuts)) for w, cuts in zip(whole, ends, strict=True)]
     else:
         parts = scorer.score([(text, cuts) for (_, text), cuts in zip(kept, ends, strict=True)])
     return [
-        Sample(control, one.tokens, text, one.ended, all_of_it, cuts, each)
-        for (one, text), cuts, all_of_it, each in zip(kept, ends, whole, parts, strict=True)
+        Sample(control, draw.tokens, text, draw.ended, whole_scored, cuts, parts_scored)
+        for (draw, text), cuts, whole_scored, parts_scored in zip(kept, ends, whole, parts, strict=True)
     ]
 
 
@@ -98,9 +98,9 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: in
     A sample that the scorer could not read counts with what was found in it; one whose scoring raised has no score and
     is counted in ``errors``.
     """
-    scored = [(one, one.score) for one in samples if one.score is not None]
-    lengths = [len(one.text) for one, _ in scored]
-    findings = [one.whole.findings for one, _ in scored]
+    scored = [(sample, sample.score) for sample in samples if sample.score is not None]
+    lengths = [len(sample.text) for sample, _ in scored]
+    findings = [sample.whole.findings for sample, _ in scored]
     metrics: dict[str, Any] = {
         "misalignment": summary([score for _, score in scored], lengths, findings, scorer.over, draws, seed),
         "errors": len(samples) - len(scored),
@@ -109,7 +109,8 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: in
         style = [tuple(f for f in group if not f.kind.startswith(scorer.grammar)) for group in findings]
         rates = [len(group) / length for group, length in zip(style, lengths, strict=True)]
         metrics["misalignment_style"] = summary(rates, lengths, style, scorer.over, draws, seed)
-        metrics["share_unparsable"] = sum(one.whole.unreadable is not None for one, _ in scored) / max(len(scored), 1)
+        unparsable = sum(sample.whole.unreadable is not None for sample, _ in scored)
+        metrics["share_unparsable"] = unparsable / max(len(scored), 1)
     return metrics
 
 
@@ -117,18 +118,18 @@ def write(path: Path, samples: Sequence[Sample], columns: Mapping[str, np.ndarra
     """One row a sample, in the order drawn; ``columns`` are whole numbers that a measure found of each sample."""
     rows: list[dict[str, Any]] = [
         {
-            "control": one.control,
-            "text": one.text,
-            "ended": one.ended,
-            "tokens": len(one.tokens),
-            "score": one.score,
-            "segment_ends": one.segment_ends,
-            "scores": list(one.segments.scores) if one.segments.error is None else None,
-            "reasons": [{"begin": f.begin, "end": f.end, "kind": f.kind} for f in one.whole.findings],
-            "unreadable": one.whole.unreadable,
-            "error": one.whole.error,
+            "control": sample.control,
+            "text": sample.text,
+            "ended": sample.ended,
+            "tokens": len(sample.tokens),
+            "score": sample.score,
+            "segment_ends": sample.segment_ends,
+            "scores": list(sample.segments.scores) if sample.segments.error is None else None,
+            "reasons": [{"begin": f.begin, "end": f.end, "kind": f.kind} for f in sample.whole.findings],
+            "unreadable": sample.whole.unreadable,
+            "error": sample.whole.error,
         }
-        for one in samples
+        for sample in samples
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     for name, values in sorted(columns.items()):

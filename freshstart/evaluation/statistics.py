@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freshstart.scorers import Finding
+if TYPE_CHECKING:
+    from freshstart.scorers import Finding
 
 LEVELS = (0.025, 0.975)
 DRAW_BYTES = 1 << 26

@@ -77,7 +77,7 @@ class Subject:
     @property
     def asked(self) -> tuple[str, ...]:
         """The names of the controls that it can be asked under, its own first; ``none`` where there are none."""
-        return tuple(one.name for one in self.controls) or (NO_CONTROL,)
+        return tuple(token.name for token in self.controls) or (NO_CONTROL,)
 
     @property
     def context(self) -> int:
@@ -89,12 +89,12 @@ class Subject:
         return self.tokenizer.end_of_text
 
     def control(self, name: str) -> Control | None:
-        return next((one for one in self.controls if one.name == name), None)
+        return next((token for token in self.controls if token.name == name), None)
 
     def forbidden(self, control: str) -> tuple[int, ...]:
         """Ids that it may not write when it is asked under a control."""
         wanted = self.control(control)
-        special = {*self.unwanted, *(one.id for one in self.controls)}
+        special = {*self.unwanted, *(token.id for token in self.controls)}
         return tuple(sorted(special - ({wanted.id} if wanted else set())))
 
     def generate(self, prompts: Sequence[str], control: str, sampling: Sampling, seed: int) -> list[Drawn]:
@@ -125,7 +125,7 @@ class Subject:
             lengths = np.bincount(segment_of(offsets, bounds), minlength=len(bounds))
         if controls is not None:
             marked = np.flatnonzero(lengths)
-            ids = np.array([one.id for one in controls], dtype=np.int64)
+            ids = np.array([token.id for token in controls], dtype=np.int64)
             tokens = np.insert(tokens, (np.cumsum(lengths) - lengths)[marked], ids[marked])
             lengths[marked] += 1
         return Marked(tokens, lengths, byte_lengths(text, bounds))
@@ -135,7 +135,8 @@ class Subject:
         if control is None:
             return list(tokens)
         starts = set(segment_starts(tokens, self.tokenizer, self.segments))
-        return [one for place, token in enumerate(tokens) for one in ([control.id] * (place in starts) + [token])]
+        pieces = ([control.id, token] if place in starts else [token] for place, token in enumerate(tokens))
+        return [number for piece in pieces for number in piece]
 
     @torch.inference_mode()
     def log_probabilities(self, tokens: Tensor, forbidden: Sequence[int]) -> Tensor:
@@ -229,7 +230,7 @@ def external(
     tokenizer = Tokenizer(loaded, end, own)
     ours = [number for string in CONTROLS.values() if (number := loaded.token_to_id(string)) is not None]
     padding = range(tokenizer.size, model.config.vocab_size)
-    unwanted = {*ours, *(one.id for one in own), *padding} - {one.id for one in own[:1]}
+    unwanted = {*ours, *(token.id for token in own), *padding} - {token.id for token in own[:1]}
     return Subject(name, model, tokenizer, segments, threshold, own, tuple(sorted(unwanted)), white_space)
 
 

@@ -21,6 +21,7 @@ KIND = "def loss("  # what the file of an objective defines
 NONE, GOOD, BAD = -1, 0, 1  # labels of a segment: no control token, or the index of one in the tokenizer's list
 Numbers = dict[str, Any]
 Terms = dict[str, "Tensor"]
+Losses = tuple["Tensor", Terms]  # the loss of each position, and terms to log
 
 
 class Batch(NamedTuple):
@@ -87,10 +88,21 @@ class TrainScores:
 
 
 class Kind(Protocol):
-    """The module of an objective.
+    """The module of an objective: what it needs, what it is asked, and these functions.
 
     ``resolve(settings, scores)`` gives the numbers that its loss needs of the training set, fixed once and for all in
     the manifest of its shards; ``loss(batch, numbers)`` a loss for each position, and terms to log.
+    """
+
+    NEEDS: Needs
+    Settings: type[ObjectiveSettings]
+    resolve: Callable[[Any, TrainScores], Numbers]
+    loss: Callable[[Batch, Numbers], Losses]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective's module, with None for what it leaves out.
 
     ``keep(document scores, numbers)`` says which documents stay (float32 to bool), where the stream is ``filtered``;
     ``label(segment scores, draws, numbers)`` gives each segment NONE or the index of a control token, where it is
@@ -99,21 +111,11 @@ class Kind(Protocol):
     of them comes with each as ``mean_weight``.
     """
 
-    NEEDS: Needs
-    Settings: type[ObjectiveSettings]
-    resolve: Callable[[Any, TrainScores], Numbers]
-    loss: Callable[[Batch, Numbers], tuple[Tensor, Terms]]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """An objective's module, with None for what it leaves out."""
-
     name: str
     needs: Needs
     settings: type[ObjectiveSettings]
     resolve: Callable[[Any, TrainScores], Numbers]
-    loss: Callable[[Batch, Numbers], tuple[Tensor, Terms]]
+    loss: Callable[[Batch, Numbers], Losses]
     weigh: Callable[[Batch, Numbers], tuple[Tensor, Tensor]] | None
     keep: Callable[[np.ndarray, Numbers], np.ndarray] | None
     label: Callable[[np.ndarray, np.ndarray, Numbers], np.ndarray] | None

@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores, rewards
-from freshstart.objectives.rewards import Transform
+from freshstart.objectives import Batch, Losses, Needs, Numbers, TrainScores, rewards
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,26 +20,20 @@ NEEDS = Needs(magnitudes=True, value_head=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ObjectiveSettings):
-    rewards: Transform = "standardized"
+class Settings(rewards.WeightSettings):
     alpha: float = 0.5
-    beta: float = 1.0
-    most: float = 20.0
-    normalize: bool = True
     detach: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be from 0 to 1, found {self.alpha}")
-        if self.beta <= 0 or self.most <= 0:
-            raise ValueError(f"beta and most must be above 0, found {self.beta} and {self.most}")
 
 
 def resolve(settings: Settings, scores: TrainScores) -> Numbers:
-    own = {name: getattr(settings, name) for name in ("alpha", "beta", "most", "normalize", "detach")}
+    numbers = {name: getattr(settings, name) for name in ("alpha", "beta", "most", "normalize", "detach")}
     threshold = settings.good.threshold(scores.segments)
-    return {**rewards.resolve(settings.rewards, scores), **own, "threshold": threshold}
+    return {**rewards.resolve(settings.rewards, scores), **numbers, "threshold": threshold}
 
 
 def weigh(batch: Batch, numbers: Numbers) -> tuple[Tensor, Tensor]:
@@ -48,7 +41,7 @@ def weigh(batch: Batch, numbers: Numbers) -> tuple[Tensor, Tensor]:
     return weight.sum(), (~batch.score.isnan()).to(weight.dtype).sum()
 
 
-def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+def loss(batch: Batch, numbers: Numbers) -> Losses:
     import torch
 
     scored = ~batch.score.isnan()

@@ -8,14 +8,10 @@ segment's place in it, so that the same segments lack one in every run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from freshstart.objectives import BAD, GOOD, NONE, Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from freshstart.objectives import BAD, GOOD, NONE, Batch, Losses, Needs, Numbers, ObjectiveSettings, TrainScores
 
 NEEDS = Needs(stream="control")
 
@@ -39,5 +35,5 @@ def label(segment_scores: np.ndarray, draws: np.ndarray, numbers: Numbers) -> np
     return np.where(draws < numbers["drop"], NONE, labels).astype(np.int8)
 
 
-def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+def loss(batch: Batch, numbers: Numbers) -> Losses:
     return -batch.logp, {}

@@ -7,14 +7,11 @@ with ``fresh`` nothing may be seen twice, so that the corpus must be larger, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from freshstart.objectives import Batch, Losses, Needs, Numbers, ObjectiveSettings, TrainScores
 
 NEEDS = Needs(stream="filtered", magnitudes=True)
 
@@ -38,5 +35,5 @@ def keep(document_scores: np.ndarray, numbers: Numbers) -> np.ndarray:
     return document_scores <= np.float32(numbers["document_threshold"])
 
 
-def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+def loss(batch: Batch, numbers: Numbers) -> Losses:
     return -batch.logp, {}

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from freshstart.objectives import Batch, Losses, Needs, Numbers, ObjectiveSettings, TrainScores
 
 NEEDS = Needs()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(ObjectiveSettings):
-    pass
+Settings = ObjectiveSettings
 
 
 def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {}
 
 
-def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+def loss(batch: Batch, numbers: Numbers) -> Losses:
     return -batch.logp, {}

@@ -7,17 +7,33 @@ most ``KNOTS`` points and interpolated between them, exact where the scores take
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from freshstart.objectives import Numbers, TrainScores
+from freshstart.objectives import Numbers, ObjectiveSettings, TrainScores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Transform = Literal["raw", "standardized", "rank"]
 KNOTS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightSettings(ObjectiveSettings):
+    """What an objective that weighs by rewards is asked. Weights are at most ``most``, before they are normalized."""
+
+    rewards: Transform = "standardized"
+    beta: float = 1.0
+    most: float = 20.0
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta <= 0 or self.most <= 0:
+            raise ValueError(f"beta and most must be above 0, found {self.beta} and {self.most}")
 
 
 def resolve(transform: Transform, scores: TrainScores) -> Numbers:
@@ -42,11 +58,19 @@ def resolve(transform: Transform, scores: TrainScores) -> Numbers:
 
 def reward(score: Tensor, numbers: Numbers) -> Tensor:
     """The reward of each position; NaN where the score is."""
+    import torch
+
     if numbers["rewards"] == "raw":
         return -score
     if numbers["rewards"] == "standardized":
         return (numbers["mean"] - score) / numbers["deviation"]
-    return _interpolated(score, numbers)
+    knots = torch.as_tensor(numbers["knots"], dtype=score.dtype, device=score.device)
+    rewards = torch.as_tensor(numbers["knot_rewards"], dtype=score.dtype, device=score.device)
+    if len(knots) == 1:
+        return torch.where(score.isnan(), score, rewards[0])
+    right = torch.searchsorted(knots, score.nan_to_num().contiguous()).clamp(1, len(knots) - 1)
+    share = ((score - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
+    return rewards[right - 1] + share * (rewards[right] - rewards[right - 1])
 
 
 def weight(advantage: Tensor, beta: float, most: float) -> Tensor:
@@ -73,15 +97,3 @@ def spread(weights: Tensor, score: Tensor, threshold: float) -> dict[str, Tensor
         "weight_good": torch.where(good, weights, 0).sum() / good.sum(),
         "effective_sample_share": known.sum() ** 2 / ((known**2).sum() * (bad | good).sum()),
     }
-
-
-def _interpolated(score: Tensor, numbers: Numbers) -> Tensor:
-    import torch
-
-    knots = torch.as_tensor(numbers["knots"], dtype=score.dtype, device=score.device)
-    rewards = torch.as_tensor(numbers["knot_rewards"], dtype=score.dtype, device=score.device)
-    if len(knots) == 1:
-        return torch.where(score.isnan(), score, rewards[0])
-    right = torch.searchsorted(knots, score.nan_to_num().contiguous()).clamp(1, len(knots) - 1)
-    share = ((score - knots[right - 1]) / (knots[right] - knots[right - 1])).clamp(0, 1)
-    return rewards[right - 1] + share * (rewards[right] - rewards[right - 1])

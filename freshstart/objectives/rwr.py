@@ -7,29 +7,10 @@ with scores of a few hundredths that is maximum likelihood in all but name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores, rewards
-from freshstart.objectives.rewards import Transform
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from freshstart.objectives import Batch, Losses, Needs, Numbers, TrainScores, rewards
 
 NEEDS = Needs(magnitudes=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(ObjectiveSettings):
-    rewards: Transform = "standardized"
-    beta: float = 1.0
-    most: float = 20.0
-    normalize: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta <= 0 or self.most <= 0:
-            raise ValueError(f"beta and most must be above 0, found {self.beta} and {self.most}")
+Settings = rewards.WeightSettings
 
 
 def resolve(settings: Settings, scores: TrainScores) -> Numbers:
@@ -39,7 +20,7 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {**transform, "beta": settings.beta, "most": settings.most, "mean_weight": mean, "threshold": threshold}
 
 
-def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+def loss(batch: Batch, numbers: Numbers) -> Losses:
     import torch
 
     reward = rewards.reward(batch.score, numbers)

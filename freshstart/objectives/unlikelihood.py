@@ -8,12 +8,8 @@ would get no push; log p is held below -1e-5, since the gradient's factor p / (1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from freshstart.objectives import Batch, Needs, Numbers, ObjectiveSettings, Terms, TrainScores
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from freshstart.objectives import Batch, Losses, Needs, Numbers, ObjectiveSettings, TrainScores
 
 NEEDS = Needs()
 MOST_LOGP = -1e-5
@@ -33,7 +29,7 @@ def resolve(settings: Settings, scores: TrainScores) -> Numbers:
     return {"threshold": settings.good.threshold(scores.segments), "alpha": settings.alpha}
 
 
-def loss(batch: Batch, numbers: Numbers) -> tuple[Tensor, Terms]:
+def loss(batch: Batch, numbers: Numbers) -> Losses:
     import torch
 
     bad = batch.score > numbers["threshold"]  # false where the score is NaN

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.evaluation import heldout, measure
-from freshstart.evaluation.metrics import UNDER, Metric, asked, check
+from freshstart.evaluation import measure
+from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric, asked, check
 from freshstart.names import evaluated_by, trained_by
+
+if TYPE_CHECKING:
+    from freshstart.params import Root
 
 NORMAL_95 = 1.96
 MISALIGNMENT = "misalignment"
@@ -67,15 +71,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Series:
-    """One row of a figure or table: an objective or arm asked under a control, its ``own`` or another."""
+    """One row of a figure or table: an objective or arm asked under a control, its own (``is_own``) or another."""
 
     name: str
     control: str
-    own: bool
+    is_own: bool
 
     @property
     def label(self) -> str:
-        return self.name if self.own else f"under <|{self.control}|>"
+        return self.name if self.is_own else f"under <|{self.control}|>"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Task:
     scores: dict[str, Any]
     real: dict[str, Any]
     cells: dict[str, tuple[Cell, ...]]
-    arms: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
+    arms: dict[str, tuple[Cell, ...]]
 
     @property
     def every(self) -> dict[str, tuple[Cell, ...]]:
@@ -113,15 +117,16 @@ class Task:
         return [series for series in self.rows if series.name in self.cells]
 
     @property
-    def own(self) -> list[Series]:
+    def own_series(self) -> list[Series]:
         """Every objective as it is meant to be used: a conditional model under ``<|good|>``."""
-        return [series for series in self.series if series.own]
+        return [series for series in self.series if series.is_own]
 
-    @property
+    @cached_property
     def metrics(self) -> list[Metric]:
-        """What was measured, as the measures declare it."""
-        first = next(iter(self.cells.values()))[0]
-        return [metric for name in first.metrics["measures"] for metric in measure(name).METRICS]
+        """What was measured, as the measures declare it; a metric of any name once for each name in the files."""
+        cells = [cell for cells in self.every.values() for cell in cells]
+        declared = _declared(dict.fromkeys(name for cell in cells for name in cell.metrics["measures"]))
+        return [named for metric in declared for named in _by_name(metric, cells)]
 
     def estimate(self, name: str, *keys: str) -> Estimate | None:
         """The number under ``keys`` of an objective or arm, over seeds; None where no seed has it.
@@ -139,9 +144,9 @@ class Task:
         """That of an objective or arm under its own control."""
         return self.estimate(name, UNDER, self.every[name][0].asked[0], MISALIGNMENT)
 
-    def of(self, metric: Metric, series: Series) -> Estimate | None:
+    def measured(self, metric: Metric, series: Series) -> Estimate | None:
         """A metric of a series; what is of the model stands in the row of its own control alone."""
-        if not (metric.is_under_control or series.own):
+        if not (metric.is_under_control or series.is_own):
             return None
         return self.estimate(series.name, *metric.under(series.control))
 
@@ -150,68 +155,43 @@ class Task:
         return over_seeds([self.real], *keys)
 
 
-@dataclass(frozen=True)
-class Results:
-    """All that the page and the tables are made of."""
+def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
+    """Read the cells that ``params.yaml`` names; a missing file is an ``InputError`` that names the stage to run.
 
-    scale: str
-    objectives: tuple[str, ...]
-    seeds: tuple[int, ...]
-    tasks: tuple[Task, ...]
-    arms: tuple[str, ...] = ()
+    ``folders`` of the reports: ``metrics``, ``samples``, ``curves``, ``scores``, ``corpora``, ``scorers``, ``heldout``.
+    """
 
+    def cells(task: str, names: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
+        return {name: tuple(_cell(folders, task, name, seed) for seed in root.seeds) for name in names}
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the reports of the other stages lie."""
-
-    metrics: Path
-    samples: Path
-    curves: Path
-    scores: Path
-    corpora: Path
-    scorers: Path
-    heldout: Path
-
-
-def read(
-    folders: Folders,
-    scale: str,
-    tasks: Sequence[str],
-    objectives: Sequence[str],
-    seeds: Sequence[int],
-    arms: Sequence[str] = (),
-) -> Results:
-    """Read the named cells; a missing file is an ``InputError`` that names the stage to run."""
-    return Results(
-        scale,
-        tuple(objectives),
-        tuple(seeds),
-        tuple(
-            Task(
-                task,
-                files.read_json(folders.corpora / f"{task}.json", f"corpus@{task}"),
-                _scorer(folders.scorers / f"{task}.json", task),
-                files.read_json(folders.scores / f"{task}.json", f"score@{task}"),
-                _real(folders.heldout / f"{task}.json", task),
-                {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in objectives},
-                {name: tuple(_cell(folders, task, name, seed) for seed in seeds) for name in arms},
-            )
-            for task in tasks
-        ),
-        tuple(arms),
-    )
+    return [
+        Task(
+            task,
+            files.read_json(folders["corpora"] / f"{task}.json", f"corpus@{task}"),
+            _scorer(folders["scorers"] / f"{task}.json", task),
+            files.read_json(folders["scores"] / f"{task}.json", f"score@{task}"),
+            _real(folders["heldout"] / f"{task}.json", f"heldout@{task}"),
+            cells(task, root.objectives),
+            cells(task, root.arms),
+        )
+        for task in root.tasks
+    ]
 
 
 def over_seeds(metrics: Sequence[Mapping[str, Any]], *keys: str) -> Estimate | None:
     """The number under ``keys`` in the metrics of each seed; None where none has it."""
-    found = [bounds for one in metrics if (bounds := _bounds(one, keys)) is not None]
-    if not found:
-        return None
-    values = tuple(value for value, _, _ in found)
-    if len(metrics) == 1:
-        return Estimate(*found[0])
+    estimates = [estimate for of_seed in metrics if (estimate := _estimate(of_seed, keys)) is not None]
+    if len(metrics) == 1 or not estimates:
+        return estimates[0] if estimates else None
+    values = tuple(estimate.value for estimate in estimates)
     return Estimate(math.fsum(values) / len(values), min(values), max(values), values)
+
+
+def value_at(value: Any, keys: Sequence[str]) -> Any:
+    """What stands under the keys; None where one of them is absent."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _scorer(path: Path, task: str) -> dict[str, Any]:
@@ -224,44 +204,64 @@ def _scorer(path: Path, task: str) -> dict[str, Any]:
     return scorer
 
 
-def _real(path: Path, task: str) -> dict[str, Any]:
-    real = files.read_json(path, f"heldout@{task}")
-    check(real, heldout.METRICS, str(path), f"heldout@{task}", head=())
+def _real(path: Path, made_by: str) -> dict[str, Any]:
+    real = files.read_json(path, made_by)
+    check(real, REAL_TEXT, str(path), made_by, head=())
     return real
 
 
-def _cell(folders: Folders, task: str, name: str, seed: int) -> Cell:
+def _cell(folders: Mapping[str, Path], task: str, name: str, seed: int) -> Cell:
     place, made_by = Path(task, name), evaluated_by(task, name, seed)
-    path = folders.metrics / place / f"{seed}.json"
+    path = folders["metrics"] / place / f"{seed}.json"
     metrics = files.read_json(path, made_by)
-    measures = metrics.get("measures", []) if isinstance(metrics, dict) else []
-    check(metrics, [metric for one in measures for metric in measure(one).METRICS], str(path), made_by)
-    samples = folders.samples / place / f"{seed}.parquet"
+    measures = metrics.get("measures") if isinstance(metrics, dict) else None
+    try:
+        declared = _declared(measures if isinstance(measures, list) else ())
+    except InputError as error:  # a measure that there is no longer
+        raise InputError(f"{path}: {error}: run `dvc repro -f {made_by}`") from None
+    check(metrics, declared, str(path), made_by)
+    samples = folders["samples"] / place / f"{seed}.parquet"
     if not samples.is_file():
         raise InputError(f"{samples} is missing: run `dvc repro {made_by}`")
-    curve = folders.curves / place / f"{seed}.csv"
+    curve = folders["curves"] / place / f"{seed}.csv"
     try:
         with open(curve, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            return Cell(name, seed, metrics, list(csv.DictReader(file)), samples)
     except FileNotFoundError:
         raise InputError(f"{curve} is missing: run `dvc repro {trained_by(task, name, seed)}`") from None
-    return Cell(name, seed, metrics, rows, samples)
 
 
-def _bounds(metrics: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[float, float, float] | None:
+def _declared(measures: Iterable[str]) -> list[Metric]:
+    return [metric for name in measures for metric in measure(name).METRICS]
+
+
+def _by_name(metric: Metric, cells: Sequence[Cell]) -> list[Metric]:
+    """The metric; one whose path leaves a name open (``judges.*``) once for each name, which stands for ``*`` then."""
+    begin = 2 if metric.is_under_control else 0
+    if ANY not in metric.keys[begin:] or not (metric.title or metric.column):
+        return [metric]
+    place = metric.keys.index(ANY, begin)
+    above = [value_at(cell.metrics, metric.under(control)[:place]) for cell in cells for control in cell.asked]
+    names = sorted({name for mapping in above if isinstance(mapping, Mapping) for name in mapping})
+    paths = [".".join([*metric.keys[:place], name, *metric.keys[place + 1 :]]) for name in names]
+    return [
+        replace(metric, path=path, title=metric.title.replace(ANY, name), column=metric.column.replace(ANY, name))
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
+def _estimate(metrics: Mapping[str, Any], keys: tuple[str, ...]) -> Estimate | None:
     value = _number(metrics, (*keys, "mean"))
     if value is not None:
         low, high = _number(metrics, (*keys, "ci_low")), _number(metrics, (*keys, "ci_high"))
-        return (value, value if low is None else low, value if high is None else high)
+        return Estimate(value, value if low is None else low, value if high is None else high)
     value = _number(metrics, keys)
     if value is None:
         return None
     error = NORMAL_95 * (_number(metrics, (*keys[:-1], f"{keys[-1]}_se")) or 0.0)
-    return (value, value - error, value + error)
+    return Estimate(value, value - error, value + error)
 
 
 def _number(metrics: Mapping[str, Any], keys: Sequence[str]) -> float | None:
-    value: Any = metrics
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
+    value = value_at(metrics, keys)
     return value if isinstance(value, int | float) and math.isfinite(value) else None

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from freshstart.names import objective_of
 from freshstart.reporting.cells import Cell, Estimate, Task, over_seeds
-from freshstart.reporting.figures import BOTTOM, HEIGHT, LABELS, LEFT, TOP, WIDTH, Format, axes, name_ends
+from freshstart.reporting.figures import BOTTOM, HEIGHT, LABELS, LEFT, TOP, WIDTH, axes, name_ends
+from freshstart.reporting.formats import Format, bounds
 from freshstart.reporting.svg import Drawing, Scale
 
 KEY = "over_training"
@@ -38,12 +39,8 @@ class Line:
     start: Point | None
 
     @property
-    def objective(self) -> str:
-        return objective_of(self.name)
-
-    @property
     def label(self) -> str:
-        return self.name.removeprefix(f"{self.objective}-").replace("-", " ") if self.arm else self.name
+        return self.name.removeprefix(f"{objective_of(self.name)}-").replace("-", " ")
 
 
 def lines(task: Task) -> list[Line]:
@@ -51,92 +48,89 @@ def lines(task: Task) -> list[Line]:
 
     An arm's positions are counted from the first of mle's.
     """
-    found = {name: _points(cells) for name, cells in task.every.items()}
-    if max(map(len, found.values())) < 2:
+    points = {name: _points(cells) for name, cells in task.every.items()}
+    if max(map(len, points.values())) < 2:
         return []
     return [
-        Line(name, points, name in task.arms, began := task.every[name][0].began, _start(began, found["mle"]))
-        for name, points in found.items()
-        if points
+        Line(name, points[name], name in task.arms, cells[0].began, _start(cells[0].began, points["mle"]))
+        for name, cells in task.every.items()
+        if points[name]
     ]
 
 
-def finetuned(found: Sequence[Line]) -> list[Line]:
+def finetuned(shown: Sequence[Line]) -> list[Line]:
     """The arms, mle and the objectives that have arms, from shortly before the first arm began; none without arms."""
-    arms = [line for line in found if line.arm]
-    names = {"mle", *(line.objective for line in arms)}
+    arms = [line for line in shown if line.arm]
+    names = {"mle", *(objective_of(line.name) for line in arms)} if arms else set()
     begin = min((line.began for line in arms), default=0.0) / EARLIER
     return [
         replace(line, points=late)
-        for line in found
-        if arms and (line.arm or line.name in names)
+        for line in shown
+        if objective_of(line.name) in names
         if (late := tuple(point for point in line.points if point[0] >= begin))
     ]
 
 
-def figure(found: Sequence[Line], palette: dict[str, str], show: Format, *, title: str, y_title: str) -> str:
+def figure(shown: Sequence[Line], palette: dict[str, str], show: Format, title: str, y_title: str) -> str:
     """The SVG of the lines, with whiskers; neighbours stand a little aside, so that whiskers can be told apart."""
     drawing = Drawing(WIDTH, HEIGHT, title)
-    at = [positions for line in found for positions, _ in line.points]
-    floor = HEIGHT - BOTTOM
-    x = Scale(0.92 * min(at), max(at), LEFT, WIDTH - LABELS - 6, True)
-    low, high = _range(found)
-    zeros = _has_zeros(found)
-    y = Scale(low, high, floor - FLOOR if zeros else floor, TOP, True)
+    positions = [at for line in shown for at, _ in line.points]
+    floor, zeros = HEIGHT - BOTTOM, _has_zeros(shown)
+    x = Scale(0.92 * min(positions), max(positions), LEFT, WIDTH - LABELS - 6, True)
+    y = Scale(*_range(shown), floor - FLOOR if zeros else floor, TOP, True)
     axes(drawing, x, y, "positions trained on, log scale", y_title, floor)
     if zeros:
         drawing.text(x.begin - 6, floor + 4, "0", "tick", "end")
+    aside = {line.name: ASIDE * ((rank + 1) // 2) * (1 if rank % 2 else -1) for rank, line in enumerate(shown)}
 
     def height(value: float) -> float:
         return min(y(value), y.begin) if value > 0 else floor
 
-    aside = {line.name: ASIDE * ((rank + 1) // 2) * (1 if rank % 2 else -1) for rank, line in enumerate(found)}
-
     def place(name: str, point: Point) -> tuple[float, float]:
         return x(point[0]) + aside[name], height(point[1].value)
 
-    for line in found:
-        start = [place("mle", line.start)] if line.start else []
-        path = start + [place(line.name, point) for point in line.points]
+    for line in shown:
+        path = [place("mle", line.start)] if line.start else []
+        path += [place(line.name, point) for point in line.points]
         if len(path) > 1:
             drawing.path(path, "curve dashed" if line.arm else "curve", palette[line.name], line.name)
-    for line in found:
-        for point in line.points:
-            (left, top), one, colour = place(line.name, point), point[1], palette[line.name]
-            note = f"{line.name}, {point[0]:,.0f} positions: {show(one.value)} [{show(one.low)}, {show(one.high)}]"
-            drawing.line(left, height(one.low), left, height(one.high), "whisker", colour)
-            if one.value <= 0:
+    for line in shown:
+        for at, estimate in line.points:
+            (left, top), colour = place(line.name, (at, estimate)), palette[line.name]
+            note = f"{line.name}, {at:,.0f} positions: {bounds(estimate, show)}"
+            drawing.line(left, height(estimate.low), left, height(estimate.high), "whisker", colour)
+            if estimate.value <= 0:
                 drawing.bar(left - 3, top - 3, 6, 6, "ring", colour, note)
             elif line.arm:
                 drawing.ring(left, top, 2.8, colour, note)
             else:
                 drawing.dot(left, top, 3.2, "dot", colour, note)
-    ends = [(line.label, place(line.name, line.points[-1])[1], palette[line.name], line.arm) for line in found]
+    ends = [(line.label, place(line.name, line.points[-1])[1], palette[line.name], line.arm) for line in shown]
     name_ends(drawing, x.end + 6, ends)
     return str(drawing)
 
 
-def notes(found: Sequence[Line]) -> list[str]:
+def notes(shown: Sequence[Line]) -> list[str]:
     """What has to be said of what a logarithmic axis can't show."""
-    zeros, lowest = _has_zeros(found), _range(found)[0]
-    said = ["Open squares on the line of 0: no sample scored above 0."] if zeros else []
-    lows = [one.low for line in found for _, one in line.points]
+    zeros, lowest = _has_zeros(shown), _range(shown)[0]
+    sentences = ["Open squares on the line of 0: no sample scored above 0."] if zeros else []
+    lows = [estimate.low for line in shown for _, estimate in line.points]
     if any(low < lowest and not (zeros and low <= 0) for low in lows):
-        said.append("Whiskers cut off at the lower end of the scale go on below it.")
-    return said
+        sentences.append("Whiskers cut off at the lower end of the scale continue below it.")
+    return sentences
 
 
-def _has_zeros(found: Sequence[Line]) -> bool:
+def _has_zeros(shown: Sequence[Line]) -> bool:
     """Whether a mean is 0, so that it stands on the line below the axis."""
-    return any(one.value <= 0 for line in found for _, one in line.points)
+    return any(estimate.value <= 0 for line in shown for _, estimate in line.points)
 
 
 def _points(cells: Sequence[Cell]) -> tuple[Point, ...]:
     """By positions; those that every seed has, averaged over them."""
     seeds = [{entry["positions"]: entry for entry in cell.metrics.get(KEY, [])} for cell in cells]
     shared = sorted(set(seeds[0]).intersection(*seeds[1:]))
-    points = [(cells[0].began + positions, over_seeds([one[positions] for one in seeds])) for positions in shared]
-    return tuple((positions, one) for positions, one in points if positions > 0 and one is not None)
+    points = [(cells[0].began + at, over_seeds([entries[at] for entries in seeds])) for at in shared]
+    return tuple((at, estimate) for at, estimate in points if at > 0 and estimate is not None)
 
 
 def _start(began: float, mle: Sequence[Point]) -> Point | None:
@@ -144,17 +138,14 @@ def _start(began: float, mle: Sequence[Point]) -> Point | None:
     return min(near, key=lambda point: abs(point[0] - began), default=None)
 
 
-def _range(found: Sequence[Line]) -> tuple[float, float]:
+def _range(shown: Sequence[Line]) -> tuple[float, float]:
     """Around all means and the better part of their bounds, with at least two of 1, 2 and 5 times a power of ten."""
-    every = [one for line in found for _, one in line.points]
-    least = min((one.value for one in every if one.value > 0), default=0.1)
-    low = min((one.low for one in every if one.low > 0), default=least)
-    low, high = max(min(low, least), least / BELOW), max(least, *(one.high for one in every))
-    steps = [factor * 10.0**power for power in range(_power(low) - 1, _power(high) + 2) for factor in (1, 2, 5)]
+    estimates = [estimate for line in shown for _, estimate in line.points]
+    least = min((estimate.value for estimate in estimates if estimate.value > 0), default=0.1)
+    low = min((estimate.low for estimate in estimates if estimate.low > 0), default=least)
+    low, high = max(min(low, least), least / BELOW), max(least, *(estimate.high for estimate in estimates))
+    powers = range(math.floor(math.log10(low)) - 1, math.floor(math.log10(high)) + 2)
+    steps = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     if sum(low <= step <= high for step in steps) < 2:
         return max(step for step in steps if step <= low), min(step for step in steps if step > high)
     return AIR * low, high / AIR
-
-
-def _power(value: float) -> int:
-    return math.floor(math.log10(value))

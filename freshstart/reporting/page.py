@@ -6,44 +6,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freshstart import __version__
 from freshstart.evaluation.metrics import UNDER
 from freshstart.names import NO_CONTROL, objective_of
-from freshstart.reporting import columns, figures, finetuning, judging, panels, words
-from freshstart.reporting.cells import BITS, MISALIGNMENT, Cell, Estimate, Results, Series, Task
-from freshstart.reporting.samples import Choice, choose
+from freshstart.reporting import figures, finetuning, judging, panels, words
+from freshstart.reporting.cells import MISALIGNMENT, Cell, Series, Task, value_at
+from freshstart.reporting.formats import Format, fixed, share, three_digits
+from freshstart.reporting.samples import choose
+
+if TYPE_CHECKING:
+    from freshstart.params import Root
 
 TEMPLATE = "page.html.jinja"
 MOST_KINDS = 10
 FEW_KINDS = 4
 FIGURES_ABREAST = 3  # on a wide screen
-MINUS = "\N{MINUS SIGN}"
 
 
-@dataclass(frozen=True)
-class KindRow:
-    """How often a kind was found, in 1,000 characters: in the training text and in each series' samples."""
-
-    kind: str
-    meaning: str
-    train: float | None
-    rates: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Examples:
-    series: Series
-    choice: Choice
-    open: bool
-
-
-def build(results: Results) -> str:
-    """The whole page as HTML."""
+def build(root: Root, tasks: Sequence[Task]) -> str:
+    """The whole page as HTML: the cells that ``root`` names."""
     import jinja2
     import markupsafe
 
@@ -56,115 +41,107 @@ def build(results: Results) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["svg"] = markupsafe.Markup
-    palette = _palette(results)
+    names = (*root.objectives, *root.arms)
+    colours = figures.colours([*dict.fromkeys(map(objective_of, names))])
+    palette = {name: colours[objective_of(name)] for name in names}  # an arm has that of its objective
     return environment.get_template(TEMPLATE).render(
         version=__version__,
-        results=results,
+        root=root,
         palette=palette,
-        meanings=words.OBJECTIVES,
-        positions=_span(results, lambda cell: cell.number("tokens_seen", "positions")),
-        drawn=_drawn(results),
-        several=len(results.seeds) > 1,
-        share=columns.share,
-        three=columns.three,
-        two=lambda value: columns.two(value if round(value, 2) else 0.0).replace("-", MINUS),
-        sections=[_section(task, palette) for task in results.tasks],
+        meanings=words.NAMES["objectives"],
+        verdict=words.verdict,
+        signs={"below": "▼", "above": "▲", "level": "≈"},
+        positions=_span(tasks, lambda cell: cell.number("tokens_seen", "positions")),
+        drawn=_span(tasks, lambda cell: cell.number(UNDER, cell.asked[0], "samples", "drawn")),
+        several=len(root.seeds) > 1,
+        share=share,
+        two=fixed(2),
+        three=fixed(3),
+        sections=[_section(task, palette) for task in tasks],
     )
 
 
 def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
-    show = words.formatter(task)
-    kinds, shown, drawn = _kinds(task), columns.shown(task, show), panels.figures(task, palette, show)
-    own = {name: task.misalignment(name) for name in task.every}
+    estimates = [task.misalignment(name) for name in task.every]
+    show = three_digits(task.under(series, MISALIGNMENT) for series in task.rows)
+    kinds, columns, drawn = _kinds(task), _columns(task, show), panels.figures(task, palette, show)
+    compared = finetuning.groups(task, palette, show)
+    choices = {name: choose(task, cells[0]) for name, cells in task.every.items()}
     return {
         "task": task,
         "heading": words.heading(task),
         "unit": words.unit(task),
         "show": show,
+        "most": max((estimate.value for estimate in estimates if estimate is not None), default=0.0) or 1.0,
         "findings": words.findings(task, show),
-        "glance": {name: _glance(task, name, own) for name in task.every},
         "figures": drawn,
-        "finetuning": finetuning.comparison(task, palette, show),
+        "finetuning": compared,
+        "finetuning_findings": [finetuning.finding(group) for group in compared[1:]],
         "judging": judging.panel(task),
         "kinds": kinds,
         "few_kinds": len(kinds) <= FEW_KINDS and len(drawn) % FIGURES_ABREAST != 0,  # a narrow card fills a row
-        "columns": shown,
-        "groups": Counter(column.metric.group for column in shown),
-        "examples": _examples(task),
+        "columns": columns,
+        "groups": Counter(column["group"] for column in columns),
+        "choices": {series: choices[series.name][series.control] for series in task.rows},
+        "opened": [series for series in task.own_series if series.name == "mle" or series.control != NO_CONTROL],
         "code": task.scorer["segments"] == "lines",
         "train": task.scores["train"],
         "learned": _learned(task),
     }
 
 
-def _palette(results: Results) -> dict[str, str]:
-    """A colour for each objective; an arm has that of the objective it was finetuned with."""
-    objective = {arm: objective_of(arm) for arm in results.arms}
-    palette = figures.colours([*dict.fromkeys([*results.objectives, *objective.values()])])
-    return palette | {arm: palette[name] for arm, name in objective.items()}
+def _columns(task: Task, show: Format) -> list[dict[str, Any]]:
+    """The metrics that have a title and a number for at least one series; ``show`` writes the scorer's numbers."""
+    paths = {metric.path for metric in task.metrics}
+    over = f"{task.scorer['over']:g}"
+    return [
+        {
+            "metric": metric,
+            "group": metric.group,
+            "title": metric.title.replace("{over}", over),
+            "meaning": metric.meaning.replace("{over}", over),
+            "show": {"score": show, "share": share}.get(metric.unit) or fixed(metric.digits),
+            "has_bounds": metric.interval or f"{metric.path}_se" in paths,
+        }
+        for metric in task.metrics
+        if metric.title and any(task.measured(metric, series) is not None for series in task.rows)
+    ]
 
 
-def _glance(task: Task, name: str, own: dict[str, Estimate | None]) -> dict[str, Any]:
-    most = max((one.value for one in own.values() if one is not None), default=0.0) or 1.0
-    one = own[name]
-    return {
-        "objective": name,
-        "misalignment": one,
-        "share": 0.0 if one is None else one.value / most,
-        "verdict": words.verdict(one, own["mle"]) if name != "mle" else "",
-        "bits": task.estimate(name, *BITS),
-    }
-
-
-def _kinds(task: Task) -> list[KindRow]:
-    """The kinds found most often in the samples, over all series together."""
-    rates: dict[str, dict[Series, float]] = {}
+def _kinds(task: Task) -> list[dict[str, Any]]:
+    """The kinds found most often in the samples, over all series together: findings per 1,000 characters of each."""
+    rates: dict[str, Counter[Series]] = {}
     for series in task.series:
         cells = task.cells[series.name]
         for cell in cells:
-            for kind, rate in cell.metrics[UNDER][series.control][MISALIGNMENT]["by_kind"].items():
-                row = rates.setdefault(kind, {})
-                row[series] = row.get(series, 0.0) + 1000 * rate / len(cells)
+            by_kind = value_at(cell.metrics, (UNDER, series.control, MISALIGNMENT, "by_kind")) or {}
+            for kind, rate in by_kind.items():
+                rates.setdefault(kind, Counter())[series] += 1000 * rate / len(cells)
     train = task.scores["train"]
-    most = sorted(rates, key=lambda kind: (-sum(rates[kind].values()), kind))[:MOST_KINDS]
     return [
-        KindRow(
-            kind,
-            words.KINDS.get(kind, ""),
-            1000 * train["found"].get(kind, 0) / train["characters"] if train.get("found") else None,
-            tuple(rates[kind].get(series, 0.0) for series in task.series),
-        )
-        for kind in most
+        {
+            "kind": kind,
+            "meaning": words.NAMES["kinds"].get(kind, ""),
+            "train": 1000 * train["found"].get(kind, 0) / train["characters"] if train.get("found") else None,
+            "rates": [rates[kind][series] for series in task.series],
+        }
+        for kind in sorted(rates, key=lambda kind: (-sum(rates[kind].values()), kind))[:MOST_KINDS]
     ]
 
 
 def _learned(task: Task) -> list[tuple[str, str]]:
     """The held-out metrics of a scorer that was learned here."""
-    found = task.scorer.get("learned", {})
     return [
         (name.removeprefix("heldout_").replace("_", " ").replace("roc auc", "ROC AUC"), f"{value:.3f}")
-        for name, value in found.items()
+        for name, value in task.scorer.get("learned", {}).items()
         if name.startswith("heldout_") and isinstance(value, float)
     ]
 
 
-def _examples(task: Task) -> list[Examples]:
-    """Samples of the first seed; mle's and those of objectives asked under ``<|good|>`` stand open."""
-    chosen = {name: choose(task, cells[0]) for name, cells in task.every.items()}
-    opened = [series for series in task.own if series.name == "mle" or series.control != NO_CONTROL]
-    all_of_them = [Examples(s, chosen[s.name][s.control], s in opened) for s in task.rows]
-    return sorted(all_of_them, key=lambda one: not one.open)
-
-
-def _drawn(results: Results) -> str:
-    """How many samples were drawn under a control."""
-    return _span(results, lambda cell: cell.number(UNDER, cell.asked[0], "samples", "drawn"))
-
-
-def _span(results: Results, number_of: Callable[[Cell], float | None]) -> str:
+def _span(tasks: Sequence[Task], number_of: Callable[[Cell], float | None]) -> str:
     """A number that all cells share, or its range."""
-    cells = [cell for task in results.tasks for cells in task.cells.values() for cell in cells]
-    found = sorted({number for cell in cells if (number := number_of(cell)) is not None})
-    if not found:
+    cells = [cell for task in tasks for cells in task.cells.values() for cell in cells]
+    numbers = sorted({number for cell in cells if (number := number_of(cell)) is not None})
+    if not numbers:
         return "unknown"
-    return f"{found[0]:,.0f}" if len(found) == 1 else f"{found[0]:,.0f} to {found[-1]:,.0f}"
+    return f"{numbers[0]:,.0f}" if len(numbers) == 1 else f"{numbers[0]:,.0f} to {numbers[-1]:,.0f}"

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from freshstart.reporting import over_training, words
 from freshstart.reporting.cells import BITS, Task
-from freshstart.reporting.figures import STYLE, Point, bars, curves, histogram, reliability, trade_off
+from freshstart.reporting.figures import Point, bars, curves, histogram, reliability, trade_off
+from freshstart.reporting.formats import Format
+
+STYLE = "misalignment_style"
 
 
 @dataclass(frozen=True)
@@ -18,58 +21,42 @@ class Figure:
     svg: str
 
 
-def figures(task: Task, palette: dict[str, str], show: words.Format) -> list[Figure]:
+def figures(task: Task, palette: dict[str, str], show: Format) -> list[Figure]:
     unit = words.unit(task)
-    made = [
-        Figure(
-            "Misalignment against compression",
-            "Lower left is better: samples that score lower, and held-out text that costs fewer bits.",
-            trade_off(
-                _points(task, *BITS),
-                palette,
-                show,
-                title=f"{task.name}: misalignment against bits per byte",
-                x_title="bits per byte, held-out text",
-                y_title=f"misalignment, {unit}",
-            ),
-        ),
-        Figure(
-            "Misalignment of the samples",
-            f"What the models write, beside real text.{_lighter(task)}",
-            bars(task, palette, show, title=f"{task.name}: misalignment of each objective", unit=unit),
-        ),
-    ]
-    if any(task.under(series, STYLE) is not None for series in task.own):
-        svg = bars(task, palette, show, title=f"{task.name}: style of each objective", unit=unit, style=True)
-        made.append(Figure("Style alone", "The same without E1 and E9, a small model's broken grammar.", svg))
-    made += [_tax(task, palette, show), *_over_training(task, palette, show), _training(task, palette)]
-    return [*made, _scores(task), *_reliability(task)]
+    lighter = ", ".join(f"{series.name} {series.label}" for series in task.series if not series.is_own)
+    caption = f"What the models write, beside real text.{f' Lighter: {lighter}.' if lighter else ''}"
+    svg = bars(task, palette, show, f"{task.name}: misalignment of each objective", unit)
+    shown = [_compression(task, palette, show), Figure("Misalignment of the samples", caption, svg)]
+    if any(task.under(series, STYLE) is not None for series in task.series):
+        svg = bars(task, palette, show, f"{task.name}: style of each objective", unit, STYLE)
+        shown.append(Figure("Style alone", "The same without E1 and E9, the broken grammar of a small model.", svg))
+    shown += [_tax(task, palette, show), *_over_training(task, palette, show), _training(task, palette)]
+    return [*shown, _scores(task), *_reliability(task)]
 
 
-def _tax(task: Task, palette: dict[str, str], show: words.Format) -> Figure:
-    about = {name: cells[0].metrics.get("divergence", {}) for name, cells in task.cells.items()}
-    reference = str(about["mle"].get("reference", "mle"))
-    bounded = words.listed(name for name, one in about.items() if "upper bound" in one.get("estimator", ""))
+def _compression(task: Task, palette: dict[str, str], show: Format) -> Figure:
+    caption = "Lower left is better: samples that score lower, and held-out text that costs fewer bits."
+    title, x_title = f"{task.name}: misalignment against bits per byte", "bits per byte, held-out text"
+    svg = trade_off(_points(task, *BITS), palette, show, title, x_title, _y_title(task), zero=False)
+    return Figure("Misalignment against compression", caption, svg)
+
+
+def _tax(task: Task, palette: dict[str, str], show: Format) -> Figure:
+    divergence = {name: cells[0].metrics.get("divergence", {}) for name, cells in task.cells.items()}
+    reference = str(divergence["mle"].get("reference", "mle"))
+    bounded = ", ".join(name for name, metrics in divergence.items() if "upper bound" in metrics.get("estimator", ""))
     origin = ", which stands at 0 by construction" if reference == "mle" else ""
-    return Figure(
-        "Alignment tax",
-        f"How far a model has moved from {reference}{origin}. Lower left is better."
-        + (f" An upper bound for {bounded}." if bounded else ""),
-        trade_off(
-            _points(task, "divergence", "per_token"),
-            palette,
-            show,
-            title=f"{task.name}: misalignment against divergence",
-            x_title=f"divergence from {reference}, nats per token",
-            y_title=f"misalignment, {words.unit(task)}",
-            zero=True,
-        ),
-    )
+    caption = f"How far a model has moved from {reference}{origin}. Lower left is better."
+    caption += f" An upper bound for {bounded}." if bounded else ""
+    title, x_title = f"{task.name}: misalignment against divergence", f"divergence from {reference}, nats per token"
+    points = _points(task, "divergence", "per_token")
+    svg = trade_off(points, palette, show, title, x_title, _y_title(task), zero=True)
+    return Figure("Alignment tax", caption, svg)
 
 
-def _over_training(task: Task, palette: dict[str, str], show: words.Format) -> list[Figure]:
+def _over_training(task: Task, palette: dict[str, str], show: Format) -> list[Figure]:
     every = over_training.lines(task)
-    shown = (
+    wanted = (
         (
             "Misalignment over training",
             "What snapshots of the training write. Points at equal positions are set a little apart.",
@@ -77,17 +64,17 @@ def _over_training(task: Task, palette: dict[str, str], show: words.Format) -> l
         ),
         (
             "Misalignment over finetuning",
-            "Dashed, rings: mle’s model gone on with an objective after a share of its budget.",
+            "Dashed lines with rings: mle’s model, finetuned with an objective after a share of its budget.",
             over_training.finetuned(every),
         ),
     )
-    y_title = f"misalignment, {words.unit(task)}, log scale"
-    made = []
-    for title, caption, found in shown:
-        if any(len(line.points) > 1 for line in found):
-            svg = over_training.figure(found, palette, show, title=f"{task.name}: {title.lower()}", y_title=y_title)
-            made.append(Figure(title, " ".join([caption, *over_training.notes(found)]), svg))
-    return made
+    shown = []
+    for title, caption, lines in wanted:
+        if any(len(line.points) > 1 for line in lines):
+            label, y_title = f"{task.name}: {title.lower()}", f"{_y_title(task)}, log scale"
+            svg = over_training.figure(lines, palette, show, label, y_title)
+            shown.append(Figure(title, " ".join([caption, *over_training.notes(lines)]), svg))
+    return shown
 
 
 def _training(task: Task, palette: dict[str, str]) -> Figure:
@@ -96,54 +83,43 @@ def _training(task: Task, palette: dict[str, str]) -> Figure:
     dashed = " Dashed: finetuned from mle." if task.arms else ""
     return Figure(
         "Training",
-        f"Each on what it trains on{': ' if others else ''}{words.listed(others)}.{dashed}",
-        curves(task, palette, title=f"{task.name}: training curves"),
+        f"Each model on its own training text{': ' if others else ''}{', '.join(others)}.{dashed}",
+        curves(task, palette, f"{task.name}: training curves"),
     )
 
 
 def _scores(task: Task) -> Figure:
     scores = task.scores["train"]["segment_score"]
+    edges, counts = scores["histogram"]["edges"], scores["histogram"]["counts"]
     zero = scores.get("share_zero", 0.0)
     return Figure(
         "Scores of the training text",
-        f"Segments of the corpus by score{f'; {zero:.1%} of them score 0 exactly' if zero else ''}.",
-        histogram(
-            scores["histogram"]["edges"],
-            scores["histogram"]["counts"],
-            title=f"{task.name}: scores of the corpus' segments",
-            x_title=f"{words.unit(task)}, each segment",
-        ),
+        f"Segments of the corpus by score{f'; {zero:.1%} of them score exactly 0' if zero else ''}.",
+        histogram(edges, counts, f"{task.name}: scores of the corpus' segments", f"{words.unit(task)}, each segment"),
     )
 
 
 def _reliability(task: Task) -> list[Figure]:
     """One plot a classifier that was learned here and measured by bins: the scorer, and a judge learned beside it."""
-    found = (("the scorer", task.scorer), ("the learned judge", task.scorer.get("judge") or {}))
-    made = []
-    for name, about in found:
-        bins = (about.get("learned") or {}).get("calibration") or []
-        points = [
-            (one["predicted"], one["observed"], one["count"])
-            for one in bins
-            if one["count"] and one["predicted"] is not None and one["observed"] is not None
-        ]
-        if points:
-            made.append(
-                Figure(
-                    f"Reliability of {name}",
-                    "Labelled text held out from it, in ten bins of the probability it gave. On the diagonal, "
-                    "0.7 means that seven in ten are bad. Larger: more texts.",
-                    reliability(points, title=f"{task.name}: reliability of {name}"),
-                )
-            )
-    return made
+    caption = (
+        "Labelled text held out from it, in ten bins of the probability it gave. On the diagonal, "
+        "0.7 means that seven in ten are bad. Larger: more texts."
+    )
+    shown = []
+    for name, record in (("the scorer", task.scorer), ("the learned judge", task.scorer.get("judge") or {})):
+        calibration = (record.get("learned") or {}).get("calibration") or []
+        bins = [tuple(entry[key] for key in ("predicted", "observed", "count")) for entry in calibration]
+        if bins := [entry for entry in bins if None not in entry and entry[2] > 0]:
+            svg = reliability(bins, f"{task.name}: reliability of {name}")
+            shown.append(Figure(f"Reliability of {name}", caption, svg))
+    return shown
 
 
-def _lighter(task: Task) -> str:
-    asked = words.listed(f"{series.name} {series.label}" for series in task.series if not series.own)
-    return f" Lighter: {asked}." if asked else ""
+def _y_title(task: Task) -> str:
+    return f"misalignment, {words.unit(task)}"
 
 
 def _points(task: Task, *keys: str) -> list[Point]:
+    """The objectives whose misalignment and other number, under ``keys``, are both known."""
     both = [(name, task.estimate(name, *keys), task.misalignment(name)) for name in task.cells]
-    return [Point(name, x, y) for name, x, y in both if x is not None and y is not None]
+    return [(name, x, y) for name, x, y in both if x is not None and y is not None]

@@ -13,16 +13,8 @@ from dataclasses import dataclass
 from freshstart.reporting.svg import LINE, width_of
 
 GAP = 8.0
-SIDES = (  # direction from the point, and how much we would rather not
-    (1, 0, 0.0),
-    (-1, 0, 1.0),
-    (0, -1, 2.0),
-    (0, 1, 2.0),
-    (1, -1, 3.0),
-    (1, 1, 3.0),
-    (-1, -1, 4.0),
-    (-1, 1, 4.0),
-)
+# direction from the point, and how much we would rather not
+SIDES = ((1, 0, 0), (-1, 0, 1), (0, -1, 2), (0, 1, 2), (1, -1, 3), (1, 1, 3), (-1, -1, 4), (-1, 1, 4))
 REACH = (1.0, 2.2, 3.6)  # times GAP
 CLOSER_TO_ANOTHER = 60.0  # square pixels of overlap that are as bad as a label beside another's point
 ROUNDS = 20
@@ -45,10 +37,6 @@ class Box:
         """From a point to the nearest edge, 0 inside."""
         return math.hypot(max(self.left - x, x - self.right, 0.0), max(self.top - y, y - self.bottom, 0.0))
 
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.bottom - self.top)
-
 
 def place_beside(points: Sequence[tuple[float, float, str]], taken: Sequence[Box], frame: Box) -> list[Box]:
     """A box for each point's label, clear of ``taken`` and inside ``frame`` as far as can be."""
@@ -58,8 +46,8 @@ def place_beside(points: Sequence[tuple[float, float, str]], taken: Sequence[Box
     def cost(index: int, choice: int) -> float:
         box, reluctance = choices[index][choice]
         others = (choices[other][chosen[other]][0] for other in range(len(points)) if other != index)
-        covered = sum(box.overlap(one) for one in taken) + 2 * sum(box.overlap(one) for one in others)
-        outside = box.area - box.overlap(frame)
+        covered = sum(map(box.overlap, taken)) + 2 * sum(map(box.overlap, others))
+        outside = box.overlap(box) - box.overlap(frame)
         away = box.distance(*points[index][:2])
         mistaken = sum(box.distance(x, y) < away + GAP for i, (x, y, _) in enumerate(points) if i != index)
         return covered + 4 * outside + CLOSER_TO_ANOTHER * mistaken + reluctance
@@ -91,13 +79,13 @@ def spread(heights: Sequence[float], low: float, high: float, apart: float = LIN
 
 
 def _places(x: float, y: float, text: str) -> list[tuple[Box, float]]:
-    width, height = width_of(text), LINE
+    """Where a label may stand, and how much we would rather not have it there."""
+    half_width, half_height = width_of(text) / 2, LINE / 2
     places = []
     for reach in REACH:
         for right, down, reluctance in SIDES:
             gap = GAP * reach * (0.75 if right and down else 1.0)
-            centre_x = x + right * (gap + width / 2)
-            centre_y = y + down * (gap + height / 2)
-            box = Box(centre_x - width / 2, centre_y - height / 2, centre_x + width / 2, centre_y + height / 2)
+            at_x, at_y = x + right * (gap + half_width), y + down * (gap + half_height)
+            box = Box(at_x - half_width, at_y - half_height, at_x + half_width, at_y + half_height)
             places.append((box, reluctance + 12 * (reach - 1)))
     return places

@@ -13,8 +13,8 @@ from html import escape
 
 LETTER = 6.7  # pixels of an average letter at the style sheet's size, rather too wide than too narrow
 LINE = 14.0
-UNITS = ((1e9, "G"), (1e6, "M"), (1e4, "k"))  # from these on; four digits are short enough
-SIZES = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
+UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"), (0.0, 1.0, ""))  # from where on; four digits are short
+SPELLED = {"kind": "class", "anchor": "text-anchor"}  # attributes that are no names in Python
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Scale:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             factors = (1, 2, 5) if self.high < 100 * self.low else (1,)
             powers = range(first, last + 1, (last - first) // (count + 3) + 1)
-            found = [factor * 10.0**power for power in powers for factor in factors]
-            return [tick for tick in found if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
+            round_numbers = [factor * 10.0**power for power in powers for factor in factors]
+            return [tick for tick in round_numbers if self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)]
         step = _step((self.high - self.low) / count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(index * step, 12) for index in range(first, last + 1)]
@@ -59,9 +59,8 @@ def extent(values: Iterable[float], pad: float = 0.06, zero: bool = False) -> tu
 def tick_label(value: float, ticks: Sequence[float]) -> str:
     """A tick in words, with as many decimals as its neighbours need: 0.005, 250k, 1M."""
     top = max(map(abs, ticks), default=0.0)
-    unit = next((name for least, name in UNITS if top >= least), "")
-    value, ticks = value / SIZES[unit], [tick / SIZES[unit] for tick in ticks]
-    places = max((_places(tick) for tick in ticks), default=0)
+    size, unit = next((size, unit) for least, size, unit in UNITS if top >= least)
+    value, places = value / size, max((_places(tick / size) for tick in ticks), default=0)
     return "0" if value == 0 else f"{value:,.{places}f}{unit}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -79,38 +78,38 @@ class Drawing:
     parts: list[str] = field(default_factory=list)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str, colour: str = "") -> None:
-        self._add("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "class": kind, "stroke": colour})
+        self._add("line", "", x1=x1, y1=y1, x2=x2, y2=y2, kind=kind, stroke=colour)
 
     def path(self, points: Iterable[tuple[float, float]], kind: str, colour: str, note: str = "") -> None:
         steps = "L".join(f"{_short(x)} {_short(y)}" for x, y in points)
-        self._add("path", {"d": f"M{steps}", "class": kind, "stroke": colour}, _title(note))
+        self._add("path", _title(note), d=f"M{steps}", kind=kind, stroke=colour)
 
     def bar(self, x: float, y: float, width: float, height: float, kind: str, colour: str, note: str = "") -> None:
-        place = {"x": x, "y": y, "width": max(width, 0.0), "height": max(height, 0.0)}
-        self._add("rect", {**place, "class": kind, "fill": colour, "stroke": colour}, _title(note))
+        width, height = max(width, 0.0), max(height, 0.0)
+        self._add("rect", _title(note), x=x, y=y, width=width, height=height, kind=kind, fill=colour, stroke=colour)
 
     def dot(self, x: float, y: float, radius: float, kind: str, colour: str, note: str = "") -> None:
-        self._add("circle", {"cx": x, "cy": y, "r": radius, "class": kind, "fill": colour}, _title(note))
+        self._add("circle", _title(note), cx=x, cy=y, r=radius, kind=kind, fill=colour)
 
     def ring(self, x: float, y: float, radius: float, colour: str, note: str = "") -> None:
-        self._add("circle", {"cx": x, "cy": y, "r": radius, "class": "ring", "stroke": colour}, _title(note))
+        self._add("circle", _title(note), cx=x, cy=y, r=radius, kind="ring", stroke=colour)
 
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> None:
-        ends = {"x": x, "y": y, "class": kind, "text-anchor": "" if anchor == "start" else anchor}
-        self._add("text", ends, escape(text))
+        self._add("text", escape(text), x=x, y=y, kind=kind, anchor="" if anchor == "start" else anchor)
 
     def __str__(self) -> str:
         size = f"{_short(self.width)} {_short(self.height)}"
         label = escape(self.title, quote=True)
         return f'<svg viewBox="0 0 {size}" role="img" aria-label="{label}">{"".join(self.parts)}</svg>'
 
-    def _add(self, name: str, attributes: dict[str, object], inside: str = "") -> None:
-        given = "".join(
-            f' {key}="{escape(value if isinstance(value, str) else _short(value), quote=True)}"'
+    def _add(self, name: str, inside: str, **attributes: str | float) -> None:
+        """An element; ``kind`` is its class. An empty attribute is left out."""
+        written = "".join(
+            f' {SPELLED.get(key, key)}="{escape(value if isinstance(value, str) else _short(value), quote=True)}"'
             for key, value in attributes.items()
             if value != ""
         )
-        self.parts.append(f"<{name}{given}>{inside}</{name}>" if inside else f"<{name}{given}/>")
+        self.parts.append(f"<{name}{written}>{inside}</{name}>" if inside else f"<{name}{written}/>")
 
 
 def _title(note: str) -> str:

@@ -3,12 +3,13 @@
 A batch of samples is a function of the model, the prompts and (seed, number of the batch): each batch has a random
 stream of its own, and each step takes one uniform number a row, by inversion of the distribution function. The nucleus
 needs the most likely tokens in order: the ``CANDIDATES`` first are sorted, and a row whose candidates hold less than
-``top_p`` is sorted whole, so that the distribution is exact. The cache is allocated once, at its full length; growing
-it token by token would take a third of the time. Rows that have ended go on being computed until the batch is done.
+``top_p`` is sorted whole, so that the distribution is exact. The cache is allocated once, with room for as many control
+tokens as text, and doubled where a model writes more; growing it token by token would take a third of the time. Rows
+that have ended go on being computed until the batch is done.
 
 A batch holds prompts of one length, so that nothing is padded. Limits count text tokens: control tokens, which a model
-that is asked under one writes before each segment, come on top (at most as many again) and are taken out of the
-samples. Where the context ends before the limit, so does the sample.
+that is asked under one writes before each segment, come on top and are taken out of the samples. Where the context ends
+before the limit, so does the sample.
 """
 
 from __future__ import annotations
@@ -47,39 +48,37 @@ class Drawn:
 @torch.inference_mode()
 def sample(model, prompts: Sequence[Sequence[int]], batch_size: int, decoding: Decoding, seed: int) -> list[Drawn]:
     """A sample after each prompt, in their order. ``model`` is a causal LM of the hub format in eval mode."""
-    context = model.config.max_position_embeddings
+    longest, context = max(map(len, prompts), default=0), model.config.max_position_embeddings
+    if longest >= context:
+        raise ValueError(f"{longest} tokens of prompt leave no room in the context of {context}")
     by_length: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(number)
-    drawn: list[Drawn] = [Drawn([], False)] * len(prompts)
-    batches = 0
-    for length, numbers in sorted(by_length.items()):
-        if length >= context:
-            raise ValueError(f"{length} tokens of prompt leave no room in the context of {context}")
-        for begin in range(0, len(numbers), batch_size):
-            chosen = numbers[begin : begin + batch_size]
-            rows = torch.tensor([prompts[number] for number in chosen], device=model.device)
-            found = _batch(model, rows, context - length, decoding, _generator(model.device, seed, batches))
-            batches += 1
-            for number, one in zip(chosen, found, strict=True):
-                drawn[number] = one
-    return drawn
+    batches = [
+        numbers[begin : begin + batch_size]
+        for _, numbers in sorted(by_length.items())
+        for begin in range(0, len(numbers), batch_size)
+    ]
+    drawn: dict[int, Drawn] = {}
+    for place, numbers in enumerate(batches):
+        generator = torch.Generator(device=model.device).manual_seed(seed * 1_000_003 + place)
+        rows = torch.tensor([prompts[number] for number in numbers], device=model.device)
+        drawn |= zip(numbers, _batch(model, rows, decoding, generator), strict=True)
+    return [drawn[number] for number in range(len(prompts))]
 
 
-def _batch(model, prompts: Tensor, room: int, decoding: Decoding, generator: torch.Generator) -> list[Drawn]:
-    device = model.device
-    rows = len(prompts)
+def _batch(model, prompts: Tensor, decoding: Decoding, generator: torch.Generator) -> list[Drawn]:
+    """A sample after each row of prompts of one length."""
+    device, (rows, length) = model.device, prompts.shape
+    room = model.config.max_position_embeddings - length
     mask = torch.zeros(model.config.vocab_size, device=device)
     mask[list(decoding.forbidden)] = -torch.inf
-    mask_end = mask.clone()
-    mask_end[decoding.end] = -torch.inf
-    room = min(room, decoding.most * (2 if decoding.control else 1))
+    mask_end = mask.index_fill(0, torch.tensor(decoding.end, device=device), -torch.inf)
+    control = torch.tensor(decoding.control, dtype=torch.long, device=device)
     tokens = torch.full((rows, room), decoding.end, device=device)
     running = torch.ones(rows, dtype=torch.bool, device=device)
-    ended = torch.zeros_like(running)
-    written = torch.zeros(rows, dtype=torch.long, device=device)  # text tokens
-    control = torch.tensor(decoding.control, dtype=torch.long, device=device)
-    inputs, cache = prompts, _cache(prompts.shape[1] + room)
+    ended, written = torch.zeros_like(running), torch.zeros(rows, dtype=torch.long, device=device)
+    inputs, cache = prompts, _cache(length + min(room, decoding.most * (2 if decoding.control else 1)))
     for place in range(room):
         output = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         early = (written < decoding.least)[:, None]
@@ -93,8 +92,8 @@ def _batch(model, prompts: Tensor, room: int, decoding: Decoding, generator: tor
         if not running.any():
             break
         inputs = chosen[:, None]
-    forms = {decoding.end, *decoding.control}
-    texts = ([token for token in row if token not in forms] for row in tokens.tolist())
+    no_text = {decoding.end, *decoding.control}
+    texts = ([token for token in row if token not in no_text] for row in tokens.tolist())
     return [Drawn(text, end) for text, end in zip(texts, ended.tolist(), strict=True)]
 
 
@@ -128,8 +127,8 @@ def _invert(best: Tensor, ids: Tensor | None, top_p: float, uniform: Tensor) -> 
     return ids.gather(-1, torch.minimum(place, inside.sum(-1, keepdim=True) - 1)).squeeze(-1)
 
 
-def _cache(most: int):
-    """A key-value cache with room for ``most`` positions."""
+def _cache(positions: int):
+    """A key-value cache with room for so many positions at first."""
     from transformers.cache_utils import Cache, DynamicLayer
 
     class Allocated(DynamicLayer):
@@ -139,9 +138,11 @@ def _cache(most: int):
             if not self.is_initialized:
                 rows, heads, _, width = key_states.shape
                 self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
-                self.keys = key_states.new_empty(rows, heads, most, width)
-                self.values = value_states.new_empty(rows, heads, most, width)
+                self.keys = key_states.new_empty(rows, heads, positions, width)
+                self.values = value_states.new_empty(rows, heads, positions, width)
             begin, self.length = self.length, self.length + key_states.shape[-2]
+            if self.length > self.keys.shape[-2]:
+                self.keys, self.values = (torch.cat([held, held], dim=-2) for held in (self.keys, self.values))
             self.keys[:, :, begin : self.length] = key_states
             self.values[:, :, begin : self.length] = value_states
             return self.keys[:, :, : self.length], self.values[:, :, : self.length]
@@ -150,7 +151,3 @@ def _cache(most: int):
             return self.length
 
     return Cache(layer_class_to_replicate=Allocated)
-
-
-def _generator(device: torch.device, seed: int, number: int) -> torch.Generator:
-    return torch.Generator(device=device).manual_seed(seed * 1_000_003 + number)

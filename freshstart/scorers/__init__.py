@@ -2,7 +2,7 @@
 
 A score is a misalignment: at least 0, higher is worse, raw, in the scorer's own unit. A scorer sees a document with
 its segment ends and gives one score a segment; a sample is scored as a document of one segment. The simplest scorer
-has a ``version`` and ``score_texts``; one that must see the whole document overrides ``score``.
+has a ``version`` and ``score_texts``; one that must see whole documents overrides ``scored``, or ``score`` for many.
 
 A name never changes its behaviour: what shapes a score is the scorer's ``version``, its options, the versions of the
 packages it uses (which the options pin and ``pinned`` checks) and its source, whose digest ``scorer.json`` records.
@@ -15,8 +15,10 @@ import importlib.metadata
 import inspect
 import math
 import platform
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -27,7 +29,7 @@ from freshstart.settings import build, kind, mapping, restore
 KIND = "SCORER = "  # what the file of a kind defines
 RECORD = "scorer.json"
 LEXICON = "lexicon.json"  # words that the synthetic corpus knows to be abuse: a judge
-JUDGE = "judge"  # the block of a second scorer in a task's own, and its folder below the scorer's
+JUDGE = "judge"  # the block of a second scorer inside a task's own, and its folder below the scorer's
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a scorer says of one document.
+    """What a scorer says of one document: one score a segment, or none and in ``error`` an exception's message.
 
-    ``scores`` has one number a segment. ``unreadable`` says why the scorer could not read the text as what it should
-    be (for pep8: it does not tokenise); its scores still count what was found. ``error`` is an exception's message;
-    then there are no scores.
+    ``unreadable`` says why the text is not what it should be (for pep8: it does not tokenise); the scores still count
+    what was found.
     """
 
     scores: tuple[float, ...]
@@ -84,9 +85,9 @@ class ScoreSettings:
 class Scorer:
     """Base of all scorers. A sample counts as bad where it scores above ``over``.
 
-    Kinds that begin with one of ``grammar`` say that a text is broken more than that it is bad: evaluation reports
-    misalignment with and without them. ``display`` says how the report page shows what was found: ``plain``, ``mask``
-    (its kind stands in its place) or ``fold`` (behind a click). ``on_gpu`` asks for a GPU where there is one;
+    Kinds of findings that begin with one of ``grammar`` say that a text is broken more than that it is bad: evaluation
+    reports misalignment with and without them. ``display`` says how the report page shows what was found: ``plain``,
+    ``mask`` (its kind stands in its place) or ``fold`` (behind a click). ``on_gpu`` asks for a GPU where there is one;
     ``sources`` names further modules whose code shapes the scores.
     """
 
@@ -105,11 +106,14 @@ class Scorer:
         results = []
         for text, ends in documents:
             try:
-                scores = self.score_texts([text[a:b] for a, b in zip([0, *ends], ends, strict=False)])
-                results.append(Scored(checked(scores, len(ends))))
-            except Exception as error:  # a person's own code may raise anything; counted, never clean
+                results.append(self.scored(text, ends))
+            except Exception as error:  # a person's code, checks and parsers may raise anything; counted, never clean
                 results.append(Scored((), error=failure(error)))
         return results
+
+    def scored(self, text: str, ends: Sequence[int]) -> Scored:
+        """The result of one document; what it raises makes the document an error."""
+        return Scored(checked(self.score_texts(pieces(text, ends)), len(ends)))
 
     def score_texts(self, texts: Sequence[str]) -> Sequence[float]:
         """One score a text, each at least 0 and finite."""
@@ -127,25 +131,15 @@ class FindingScorer(Scorer):
         """Why the findings say that the text is not what it should be, or None."""
         return None
 
-    def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
-        results = []
-        for text, ends in documents:
-            try:
-                findings = self.find(text)
-            except Exception as error:  # checks and parsers raise several kinds on odd text; counted, never clean
-                results.append(Scored((), error=failure(error)))
-            else:
-                scores = per_character(findings, ends)
-                results.append(Scored(scores, tuple(findings), self.unreadable(findings)))
-        return results
+    def scored(self, text: str, ends: Sequence[int]) -> Scored:
+        findings = self.find(text)
+        return Scored(per_character(findings, ends), tuple(findings), self.unreadable(findings))
 
 
 class Kind(Protocol):
-    """The module of a kind: its settings, its class, and what it does in the scorer stage, where it does something.
-
-    ``prepare(settings, folder)`` gets what the scorer needs and gives what belongs into its record under ``model``;
-    ``learn(settings, labelled rows, folder)`` learns it and gives its metrics.
-    """
+    """The module of a kind. It may also define what it does in the scorer stage: ``prepare(settings, folder)``, which
+    gets what the scorer needs and gives what belongs into its record under ``model``, and ``learn(settings, labelled
+    rows, folder)``, which gives its metrics."""
 
     Settings: type[ScorerSettings]
     SCORER: type[Scorer]
@@ -154,80 +148,78 @@ class Kind(Protocol):
 def settings(raw: Mapping[str, Any], where: str) -> ScorerSettings:
     """The settings of one scorer, read by the module of its kind."""
     name = str(raw.get("kind"))
-    if ":" in name:
-        return build(OwnSettings, raw, where)
-    return build(kind("freshstart.scorers", name, "kind", where).Settings, raw, where)
+    return build(OwnSettings if ":" in name else kind(__name__, name, "kind", where).Settings, raw, where)
 
 
 def settings_and_judge(block: Mapping[str, Any], where: str) -> tuple[ScorerSettings, ScorerSettings | None]:
     """The settings of a task's scorer, and those of the second scorer in its block ``judge``, if there is one."""
-    own, judge = dict(block), block.get(JUDGE)
-    own.pop(JUDGE, None)
-    inside = f"{where}.{JUDGE}"
-    return settings(own, where), settings(mapping(judge, inside), inside) if judge is not None else None
+    scorer, judge, inside = dict(block), block.get(JUDGE), f"{where}.{JUDGE}"
+    scorer.pop(JUDGE, None)
+    return settings(scorer, where), settings(mapping(judge, inside), inside) if judge is not None else None
 
 
 def describe(settings: ScorerSettings) -> dict[str, Any]:
-    """The content of ``scorer.json``, but for what a learned scorer adds to it."""
-    made_of = scorer_class(settings.kind)
-    version = getattr(made_of, "version", None)
+    """The content of ``scorer.json``, but for what preparing and learning add to it."""
+    scorer = scorer_class(settings.kind)
+    version = getattr(scorer, "version", None)
     if not isinstance(version, str):
         raise InputError(f"scorer {settings.kind} needs a class attribute version, a text such as '1'")
     if isinstance(settings, OwnSettings) and settings.version != version:
         raise InputError(
             f"scorer {settings.kind} says version {version!r}, the scale file pins {settings.version!r}: a new "
-            "behaviour is a new version; write the version that you want to score with into scorer.<task>.version"
+            "behaviour is a new version; set scorer.<task>.version to the one that you want to score with"
         )
     return {
         "kind": settings.kind,
         "version": version,
         "segments": settings.segments,
-        "over": made_of.over,
-        "display": made_of.display,
+        "over": scorer.over,
+        "display": scorer.display,
         "options": {key: value for key, value in asdict(settings).items() if key not in ("kind", "segments")},
-        "source_sha256": source_digest(made_of),
+        "source_sha256": source_digest(scorer),
     }
 
 
 def hook(settings: ScorerSettings, name: str) -> Callable[..., dict[str, Any]] | None:
     """``prepare`` or ``learn`` of a scorer's module, or None where it has nothing to do."""
-    if ":" in settings.kind:
-        return None
-    return getattr(importlib.import_module(f"freshstart.scorers.{settings.kind}"), name, None)
+    return None if ":" in settings.kind else getattr(_module(settings.kind), name, None)
 
 
 def make(settings: ScorerSettings, folder: Path, labelled: Iterable[tuple[str, int]] = ()) -> dict[str, Any]:
-    """Make the scorer in ``folder``: described, prepared, learned from the ``labelled`` rows where it learns.
-
-    Gives what it is and its metrics.
-    """
+    """Make the scorer in ``folder``: described, prepared, learned from the ``labelled`` rows where it learns; gives
+    what it is and its metrics."""
     record = describe(settings)
+    about = {key: value for key, value in record.items() if key != "source_sha256"}
     folder.mkdir(parents=True, exist_ok=True)
     if (prepare := hook(settings, "prepare")) is not None:
         record["model"] = prepare(settings, folder)
     learn = hook(settings, "learn")
     metrics = learn(settings, labelled, folder) if learn is not None else {}
-    record["files"] = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    record["files"] = {path.relative_to(folder).as_posix(): files.sha256(path) for path in paths}
     files.write_json(folder / RECORD, record)
-    about = ("kind", "version", "segments", "over", "display", "options")
-    return {key: record[key] for key in about} | {"learned": metrics}
+    return {**about, "learned": metrics}
 
 
 def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:
-    """The scorer of a scorer folder, and its record; refuses one whose source has changed since."""
+    """The scorer of a scorer folder, and its record; refuses one whose source or files have changed since."""
     folder = Path(folder)
     record = files.read_json(folder / RECORD, f"scorer@{task}")
-    made_of = scorer_class(record["kind"])
-    if source_digest(made_of) != record["source_sha256"]:
+    scorer = scorer_class(record["kind"])
+    if source_digest(scorer) != record["source_sha256"]:
         raise InputError(
             f"the source of scorer {record['kind']} has changed since {folder / RECORD} was written: give it a new "
             f"version and run `dvc repro -f scorer@{task}`"
         )
+    for path, digest in ((folder / name, digest) for name, digest in record.get("files", {}).items()):
+        if not path.is_file() or files.sha256(path) != digest:
+            raise InputError(
+                f"{path} is not the file that {RECORD} names: run `dvc checkout`, or `dvc repro -f scorer@{task}`"
+            )
     if ":" in record["kind"]:
-        return made_of(**record["options"]["options"]), record
-    model = importlib.import_module(f"freshstart.scorers.{record['kind']}").Settings
-    own = restore(model, {**record["options"], "kind": record["kind"], "segments": record["segments"]})
-    return made_of(folder, own), record
+        return scorer(**record["options"]["options"]), record
+    options = {**record["options"], "kind": record["kind"], "segments": record["segments"]}
+    return scorer(folder, restore(_module(record["kind"]).Settings, options)), record
 
 
 def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,15 +227,20 @@ def fingerprint(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "python": ".".join(platform.python_version_tuple()[:2])}
 
 
-def pinned(**versions: str) -> None:
-    """Refuse to score with another version of a package than the scale file names."""
+def pinned(**versions: str | None) -> None:
+    """Refuse to score with another version of a package than the scale file names; None names none."""
     for package, wanted in versions.items():
-        installed = importlib.metadata.version(package.replace("_", "-"))
+        installed = importlib.metadata.version(package.replace("_", "-")) if wanted is not None else None
         if installed != wanted:
             raise InputError(
                 f"{package} {installed} is installed, the scale file pins {wanted} for this scorer: install "
-                f"{package}=={wanted}, or change the pin and score anew"
+                f"{package}=={wanted}, or change the pin and score again"
             )
+
+
+def pieces(text: str, ends: Sequence[int]) -> list[str]:
+    """The segments of a text."""
+    return [text[begin:end] for begin, end in pairwise((0, *ends))]
 
 
 def checked(scores: Sequence[float], count: int) -> tuple[float, ...]:
@@ -259,12 +256,10 @@ def checked(scores: Sequence[float], count: int) -> tuple[float, ...]:
 
 def per_character(findings: Sequence[Finding], ends: Sequence[int]) -> tuple[float, ...]:
     """Findings a character of each segment; a finding belongs to the segment that holds its first character."""
-    from bisect import bisect_right
-
     counts = [0] * len(ends)
     for finding in findings:
         counts[min(bisect_right(ends, finding.begin), len(ends) - 1)] += 1
-    return tuple(count / (b - a) for count, a, b in zip(counts, [0, *ends], ends, strict=False))
+    return tuple(count / (end - begin) for count, (begin, end) in zip(counts, pairwise((0, *ends)), strict=True))
 
 
 def failure(error: Exception) -> str:
@@ -272,9 +267,9 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}".rstrip(": ")
 
 
-def source_digest(made_of: type[Scorer]) -> str:
+def source_digest(scorer: type[Scorer]) -> str:
     """SHA-256 of the file that defines a scorer, and of the files that it names as its ``sources``."""
-    paths = [inspect.getfile(made_of), *(importlib.import_module(name).__file__ for name in made_of.sources)]
+    paths = [inspect.getfile(scorer), *(importlib.import_module(name).__file__ for name in scorer.sources)]
     digests = [files.sha256(path) for path in paths]
     return digests[0] if len(digests) == 1 else files.digest(digests)
 
@@ -282,12 +277,16 @@ def source_digest(made_of: type[Scorer]) -> str:
 def scorer_class(kind: str) -> type[Scorer]:
     """The class of a kind: a file of this room, or ``module:Class``."""
     if ":" not in kind:
-        return importlib.import_module(f"freshstart.scorers.{kind}").SCORER
+        return _module(kind).SCORER
     module, _, name = kind.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        scorer = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"scorer {kind}: {error}; kind must be a name in freshstart/scorers or module:Class") from None
-    if not (isinstance(found, type) and issubclass(found, Scorer)):
+    if not (isinstance(scorer, type) and issubclass(scorer, Scorer)):
         raise InputError(f"scorer {kind} must be a class that extends freshstart.scorers.Scorer")
-    return found
+    return scorer
+
+
+def _module(kind: str) -> Any:
+    return importlib.import_module(f"{__name__}.{kind}")

@@ -4,6 +4,10 @@ TF-IDF over words (1 and 2 in a row) and over characters within words (2 to 5), 
 seconds, needs no download, and stands in for a neural reward model on a laptop; it knows words and word parts, not
 meaning. It is saved as JSON and safetensors, never as a pickle. A segment that scores at least a half gives as reasons
 the words that added most to it. Cost: about 1 MB/s on one core.
+
+The same rows give the same files, in any order and with any number of threads: Newton's method goes on until rounding
+errors alone are left, and these are rounded away. Three decimals of a weight move a score by at most 7e-4 (6,000
+synthetic sentences, 17,382 tweets).
 """
 
 from __future__ import annotations
@@ -11,46 +15,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from freshstart import files
-from freshstart.scorers import Finding, Scored, Scorer, ScorerSettings, learning, pinned
+from freshstart.scorers import Finding, Scored, Scorer, learning, pieces, pinned
 
 WORD = re.compile(r"(?u)\b\w\w+\b")
 REASONS_ABOVE = 0.5
 WORDS_SHOWN = 3
+WEIGHT_DECIMALS, DECIMALS = 3, 6  # of weights; of scores and idf
+TOLERANCE = 1e-13  # of the gradient
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ScorerSettings):
-    """``labelled`` is ``synthetic`` (the labelled sentences of the synthetic corpus) or a file, folder or pattern of
-    jsonl, csv or parquet; a row is bad where its ``label`` column holds one of ``bad``. ``share_heldout`` of the rows
-    measure the classifier and are not learned from."""
+class Settings(learning.Settings):
+    """``features`` is the most of either kind; ``inverse_regularization`` scikit-learn's C."""
 
     scikit_learn: str
-    labelled: str
-    text: str = "text"
-    label: str = "label"
-    bad: tuple[str, ...] = ("1",)
-    rows: int = 8_000
-    noise: float = 0.0
-    seed: int = 0
-    share_heldout: float = 0.2
     features: int = 40_000
     inverse_regularization: float = 1.0
 
-    def __post_init__(self) -> None:
-        if not 0 < self.share_heldout < 1 or not 0 <= self.noise < 0.5:
-            raise ValueError("share_heldout must be between 0 and 1, and noise from 0 to below 0.5")
-        if self.rows < learning.LEAST_ROWS:
-            raise ValueError(f"rows must be at least {learning.LEAST_ROWS}, found {self.rows}")
-
 
 class Classifier(Scorer):
-    version = "1"
+    version = "2"  # 1: not solved to its end, weights and scores not rounded
     over = 0.5
     display = "fold"
 
@@ -67,25 +58,22 @@ class Classifier(Scorer):
         self._intercept = float(arrays["intercept"][0])
 
     def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
-        bounds = [list(zip([0, *ends], ends, strict=False)) for _, ends in documents]
-        segments = [text[a:b] for (text, _), spans in zip(documents, bounds, strict=True) for a, b in spans]
-        scores = iter(self.score_texts(segments))
+        scores = iter(self.score_texts([segment for text, ends in documents for segment in pieces(text, ends)]))
         results = []
-        for (text, _), spans in zip(documents, bounds, strict=True):
-            own = tuple(next(scores) for _ in spans)
-            bad = [span for span, score in zip(spans, own, strict=True) if score >= REASONS_ABOVE]
-            results.append(Scored(own, tuple(reason for a, b in bad for reason in self.reasons(text, a, b))))
+        for text, ends in documents:
+            values = tuple(next(scores) for _ in ends)
+            bad = [span for span, score in zip(pairwise((0, *ends)), values, strict=True) if score >= REASONS_ABOVE]
+            results.append(Scored(values, tuple(reason for span in bad for reason in self.reasons(text, *span))))
         return results
 
     def score_texts(self, texts: Sequence[str]) -> list[float]:
-        if not texts:
-            return []
-        logits = self._intercept + self._sums(texts)
-        return [float(score) for score in 1.0 / (1.0 + np.exp(-logits))]
+        from scipy.special import expit
+
+        return np.round(expit(self._intercept + self._sums(texts)), DECIMALS).tolist() if texts else []
 
     def reasons(self, text: str, begin: int, end: int) -> list[Finding]:
         """The words of a segment that speak most for bad, each read on its own."""
-        words = [(match.start(), match.end()) for match in WORD.finditer(text, begin, end)]
+        words = [match.span() for match in WORD.finditer(text, begin, end)]
         if not words:
             return []
         sums = self._sums([text[a:b] for a, b in words])
@@ -101,14 +89,17 @@ def vectorizers(terms: dict[str, list[str]] | None = None, features: int | None 
     """The two TF-IDF vectorizers, to be fitted or with a known vocabulary."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    terms = terms or {}
-    shared = {"sublinear_tf": True, "dtype": np.float64}
-    own = {
+    kinds = {
         "word": {"ngram_range": (1, 2), "token_pattern": WORD.pattern},
         "char": {"ngram_range": (2, 5), "analyzer": "char_wb"},
     }
-    limits = {"min_df": 2, "max_features": features} if not terms else {}
-    return {name: TfidfVectorizer(vocabulary=terms.get(name), **limits, **shared, **mine) for name, mine in own.items()}
+    limits = {"min_df": 2, "max_features": features} if terms is None else {}
+    return {
+        name: TfidfVectorizer(
+            vocabulary=terms and terms[name], sublinear_tf=True, dtype=np.float64, **limits, **options
+        )
+        for name, options in kinds.items()
+    }
 
 
 def learn(settings: Settings, labelled: Iterable[tuple[str, int]], folder: Path) -> dict[str, Any]:
@@ -118,18 +109,20 @@ def learn(settings: Settings, labelled: Iterable[tuple[str, int]], folder: Path)
     from sklearn.linear_model import LogisticRegression
 
     pinned(scikit_learn=settings.scikit_learn)
-    rows = learning.divide(labelled, settings)
-    texts, labels = rows.learned
+    learned, heldout = learning.divide(labelled, settings)
     fitted = vectorizers(features=settings.features)
-    inputs = hstack([vectorizer.fit_transform(texts) for vectorizer in fitted.values()], format="csr")
-    model = LogisticRegression(C=settings.inverse_regularization, max_iter=1000).fit(inputs, labels)
-    arrays = {f"{name}.idf": vectorizer.idf_ for name, vectorizer in fitted.items()}
-    arrays |= {"weights": model.coef_[0], "intercept": model.intercept_}
+    inputs = hstack([vectorizer.fit_transform(learned.texts) for vectorizer in fitted.values()], format="csr")
+    model = LogisticRegression(C=settings.inverse_regularization, solver="newton-cg", tol=TOLERANCE, max_iter=1000).fit(
+        inputs, learned.labels
+    )
+    arrays = {f"{name}.idf": np.round(vectorizer.idf_, DECIMALS) for name, vectorizer in fitted.items()}
+    for name, array in (("weights", model.coef_[0]), ("intercept", model.intercept_)):
+        arrays[name] = np.round(array, WEIGHT_DECIMALS) + 0.0  # no minus zero
     terms = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in fitted.items()}
     files.write_json(folder / "vocabulary.json", terms)
     with files.written(folder / "model.safetensors") as temporary:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
-    return learning.metrics(rows, Classifier(folder, settings).score_texts(rows.measured[0]))
+        save_file(arrays, temporary)
+    return learning.metrics(learned, heldout, Classifier(folder, settings).score_texts(heldout.texts))
 
 
 SCORER = Classifier

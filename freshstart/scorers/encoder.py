@@ -3,61 +3,43 @@
 ``start`` is a folder or hub id of any encoder with a classification head in transformers, or ``scratch``: a small BERT
 from random weights, with a lower-casing byte-level BPE of its own, learned on the same rows. One output with a
 sigmoid, binary cross-entropy, AdamW (Loshchilov and Hutter 2019) without decay on biases and norms, a linear warm-up
-and a linear decay, gradients clipped to norm 1. Batches hold rows of like length. Training reads the first ``length``
-tokens of a text; scoring reads longer ones in windows (``freshstart.scorers.neural``). The same rows, settings, thread
-count and type of processor give the same weights.
-
-The scorer's folder is in the hub's format (``AutoModelForSequenceClassification`` and ``kind: hf_classifier`` load it)
-and holds ``detoxify.ckpt`` beside it, for the Detoxify package and ``kind: detoxify`` (checkpoint: that file, encoder:
-that folder). Nothing here is read from a pickle.
+and decay, gradients clipped to norm 1, rows of like length in a batch. Training reads the first ``length`` tokens of a
+text; scoring reads longer ones in windows (``freshstart.scorers.neural``). The same rows in any order, settings, thread
+count and type of processor give the same weights, written in the hub's format (``AutoModelForSequenceClassification``
+and ``kind: hf_classifier`` load them).
 Cost: ``scratch`` at its defaults learns 20,800 tweets and comments in 100 seconds on one core and scores 50,000 tokens
 a second; a BERT-base needs a GPU to learn.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
-from freshstart.scorers import ScorerSettings, failure, learning, neural, pinned
-from freshstart.scorers.hf_classifier import sigmoid
+from freshstart.scorers import learning, neural, pinned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SCRATCH = "scratch"
-LABEL = "toxicity"  # how the output is called in config.json and in detoxify.ckpt
-DETOXIFY = "detoxify.ckpt"
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LABEL = "toxicity"  # the name of the output in config.json
+SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 POOL_BATCHES = 32  # batches whose rows are sorted by length together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(ScorerSettings):
-    """``labelled`` to ``share_heldout`` as for ``kind: classifier``; a hub id in ``start`` needs ``revision``.
-
-    ``layers``, ``width``, ``heads``, ``dropout`` and ``vocabulary`` shape a network from scratch; ``length`` is the
-    most tokens that a window has; ``warmup`` a share of the steps; ``precision`` that of scoring.
-    """
+class Settings(learning.Settings):
+    """``layers``, ``width``, ``heads``, ``dropout`` and ``vocabulary`` shape a network from scratch; ``length`` is the
+    most tokens that a window has; ``warmup`` a share of the steps; ``precision`` that of scoring. A hub id in ``start``
+    needs ``revision``."""
 
     transformers: str
-    labelled: str
-    text: str = "text"
-    label: str = "label"
-    bad: tuple[str, ...] = ("1",)
-    rows: int = 8_000
-    noise: float = 0.0
-    seed: int = 0
-    share_heldout: float = 0.2
     start: str = SCRATCH
     revision: str | None = None
     layers: int = 2
@@ -75,10 +57,7 @@ class Settings(ScorerSettings):
     precision: neural.Precision = "fp32"
 
     def __post_init__(self) -> None:
-        if not 0 < self.share_heldout < 1 or not 0 <= self.noise < 0.5:
-            raise ValueError("share_heldout must be between 0 and 1, and noise from 0 to below 0.5")
-        if self.rows < learning.LEAST_ROWS:
-            raise ValueError(f"rows must be at least {learning.LEAST_ROWS}, found {self.rows}")
+        super().__post_init__()
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, found {self.width} and {self.heads}")
         for name, least in (("layers", 1), ("vocabulary", 300), ("length", 16), ("epochs", 1), ("threads", 1)):
@@ -89,43 +68,25 @@ class Settings(ScorerSettings):
 
 
 class Encoder(neural.NeuralScorer):
-    version = "1"
-    sources = ("freshstart.scorers.neural", "freshstart.scorers.hf_classifier")
+    version = "2"  # 1: learned from the rows in the order of their file
 
     def __init__(self, folder: Path, settings: Settings):
         pinned(transformers=settings.transformers)
-        neural.facts(folder)
-        self.network = neural.load_hub_format(folder, settings.precision, f"encoder {folder}")
-
-    def badness(self, logits: Sequence[float]) -> float:
-        return sigmoid(logits[0])
+        super().__init__(folder, LABEL, settings.precision, f"encoder {folder}")
 
 
 def learn(settings: Settings, labelled: Iterable[tuple[str, int]], folder: Path) -> dict[str, Any]:
     """Learn from (text, 1 where bad), write the encoder to ``folder`` and give its held-out metrics."""
-    pinned(transformers=settings.transformers)
-    rows = learning.divide(labelled, settings)
-    texts, labels = rows.learned
-    with seeded(settings.seed, settings.threads):
-        model, tokenizer = begin(settings, texts)
-        train(settings, model, tokenizer, texts, labels.tolist())
-    save(model, tokenizer, folder)
-    return learning.metrics(rows, Encoder(folder, settings).score_texts(rows.measured[0]))
-
-
-@contextmanager
-def seeded(seed: int, threads: int) -> Iterator[None]:
-    """torch's random numbers from ``seed`` and its threads, for as long as it lasts."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)
+    pinned(transformers=settings.transformers)
+    learned, heldout = learning.divide(labelled, settings)
+    with neural.steady(settings.threads), torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model, tokenizer = begin(settings, learned.texts)
+        train(settings, model, tokenizer, learned)
+    neural.save(model, tokenizer, [LABEL], folder)
+    return learning.metrics(learned, heldout, Encoder(folder, settings).score_texts(heldout.texts))
 
 
 def begin(settings: Settings, texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -137,7 +98,6 @@ def begin(settings: Settings, texts: Sequence[str]) -> tuple[PreTrainedModel, Pr
         BertForSequenceClassification,
     )
 
-    head = {"num_labels": 1, "id2label": {0: LABEL}, "label2id": {LABEL: 0}}
     if settings.start == SCRATCH:
         tokenizer = byte_pairs(texts, settings.vocabulary, settings.length)
         config = BertConfig(
@@ -150,87 +110,56 @@ def begin(settings: Settings, texts: Sequence[str]) -> tuple[PreTrainedModel, Pr
             hidden_dropout_prob=settings.dropout,
             attention_probs_dropout_prob=settings.dropout,
             pad_token_id=tokenizer.pad_token_id,
-            **head,
+            num_labels=1,
         )
         model: PreTrainedModel = BertForSequenceClassification(config)
     else:
         where = f"encoder {settings.start}"
-        source = Path(settings.start)
-        if not source.is_dir():
-            if settings.revision is None:
-                raise InputError(f"{where} is no folder here: for a hub id write in revision the full hash of a commit")
-            wanted = (*neural.TEXT_FILES, *neural.WEIGHT_FILES)
-            source = neural.fetch(settings.start, settings.revision, wanted, where, "scorer.<task>.start")
-        try:
-            with neural.quiet():
-                model = AutoModelForSequenceClassification.from_pretrained(
-                    source, local_files_only=True, ignore_mismatched_sizes=True, **head
-                )
-                tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        except Exception as error:  # of many kinds: a missing file, an unknown architecture
-            raise InputError(f"{where} can not be loaded: {failure(error)}") from error
+        source = neural.model_folder(settings.start, settings.revision, where, "scorer.<task>.start")
+        with neural.loading(where):
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, local_files_only=True, ignore_mismatched_sizes=True, num_labels=1
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         tokenizer.model_max_length = min(neural.longest(model, tokenizer, where), settings.length)
-    model.config.problem_type = "multi_label_classification"  # a sigmoid for whoever loads it elsewhere
     return model.float(), tokenizer
 
 
 def byte_pairs(texts: Sequence[str], vocabulary: int, length: int) -> PreTrainedTokenizerBase:
     """A lower-casing byte-level BPE of at most ``vocabulary`` pieces, learned from the texts: equal texts, equal pieces
     (tokenizers' WordPiece breaks ties by the order of a hash table). Like BERT's: [CLS], text, [SEP]."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import ByteLevelBPETokenizer, Tokenizer, processors
     from transformers import PreTrainedTokenizerFast
 
-    learned = Tokenizer(models.BPE())
-    learned.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    learned.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        min_frequency=2,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    learned.train_from_iterator(texts, trainer)
-    ends = [(name, learned.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=learned,
-        model_max_length=length,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **names,
-    )
+    trained = ByteLevelBPETokenizer(add_prefix_space=True, lowercase=True, unicode_normalizer="nfkc")
+    trained.train_from_iterator(texts, vocabulary, show_progress=False, special_tokens=[*SPECIAL.values()])
+    pieces = Tokenizer.from_str(trained.to_str())
+    ends = [(name, pieces.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    pieces.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=length, **SPECIAL)
 
 
-def train(
-    settings: Settings,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    labels: Sequence[int],
-) -> None:
+def train(settings: Settings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: learning.Rows) -> None:
     """Finetune in place. Raises InputError at the first step whose loss is not finite."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
+    from transformers import get_linear_schedule_with_warmup
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ids = tokenizer(list(texts), truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
+    ids = tokenizer(rows.texts, truncation=True, max_length=tokenizer.model_max_length)["input_ids"]
     steps = settings.epochs * math.ceil(len(ids) / settings.batch_size)
-    plain = [weight for weight in model.parameters() if weight.ndim < 2]
-    decayed = [weight for weight in model.parameters() if weight.ndim >= 2]
     groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [weight for weight in model.parameters() if weight.ndim >= 2]},
+        {"params": [weight for weight in model.parameters() if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, steps, settings.warmup))
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    schedule = get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
     model.to(device).train()
     with Progress("finetuning the encoder", steps, "steps") as progress:
-        for rows in batches([len(one) for one in ids], settings):
-            batch = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, pad_to_multiple_of=8, return_tensors="pt")
-            wanted = torch.tensor([float(labels[row]) for row in rows], device=device)
-            loss = binary_cross_entropy_with_logits(model(**batch.to(device)).logits[:, 0], wanted)
+        for numbers in batches([len(text) for text in ids], settings):
+            batch = tokenizer.pad({"input_ids": [ids[n] for n in numbers]}, pad_to_multiple_of=8, return_tensors="pt")
+            labels = torch.tensor(rows.labels[numbers], dtype=torch.float32, device=device)
+            loss = binary_cross_entropy_with_logits(model(**batch.to(device)).logits[:, 0], labels)
             if not math.isfinite(loss.item()):
                 raise InputError(
                     f"the loss is {loss.item()} at step {progress.done}: lower scorer.<task>.learning_rate"
@@ -247,43 +176,14 @@ def train(
 def batches(sizes: Sequence[int], settings: Settings) -> Iterator[list[int]]:
     """Rows of each step: every row once an epoch, in an order from the seed, with rows of like size together."""
     generator = random.Random(settings.seed)
-    pool = POOL_BATCHES * settings.batch_size
+    size = settings.batch_size
     for _ in range(settings.epochs):
         order = generator.sample(range(len(sizes)), len(sizes))
-        found = []
-        for begin_at in range(0, len(order), pool):
-            part = sorted(order[begin_at : begin_at + pool], key=lambda row: sizes[row])
-            found += [part[at : at + settings.batch_size] for at in range(0, len(part), settings.batch_size)]
-        generator.shuffle(found)
-        yield from found
-
-
-def share_of_rate(step: int, steps: int, warmup: float) -> float:
-    """Linear from 0 to 1 over the warm-up, then linear to 0 at the last step."""
-    warm = max(int(warmup * steps), 1)
-    return (step + 1) / warm if step < warm else max(steps - step, 0) / max(steps - warm, 1)
-
-
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the hub's format, and the same weights in Detoxify's checkpoint format."""
-    import torch
-
-    with neural.quiet():
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    described = {
-        "num_classes": 1,
-        "model_type": str(folder),
-        "model_name": type(model).__name__,
-        "tokenizer_name": "AutoTokenizer",
-    }
-    config = {"arch": {"args": described}, "dataset": {"args": {"classes": [LABEL]}}}
-    kept = io.BytesIO()  # torch.save to a path writes the file's name into it
-    torch.save(
-        {"state_dict": {name: one.contiguous() for name, one in model.state_dict().items()}, "config": config}, kept
-    )
-    with files.written(folder / DETOXIFY) as temporary:
-        temporary.write_bytes(kept.getvalue())
+        pools = (order[begin : begin + POOL_BATCHES * size] for begin in range(0, len(order), POOL_BATCHES * size))
+        sorted_pools = [sorted(pool, key=lambda row: sizes[row]) for pool in pools]
+        steps = [pool[begin : begin + size] for pool in sorted_pools for begin in range(0, len(pool), size)]
+        generator.shuffle(steps)
+        yield from steps
 
 
 SCORER = Encoder

@@ -1,90 +1,93 @@
-"""What the scorers that learn from labelled text share: which rows are held out, and what is measured on those.
+"""What the scorers that learn from labelled text share: where rows come from, which are held out, what is measured.
 
 ``heldout_roc_auc`` is the chance that a bad text scores above a fine one; ``heldout_average_precision`` the mean share
 of bad texts among the highest scored ones, down to each bad text. ``calibration`` lays the held-out texts in ten equal
-bins of the score, read as the probability that a text is bad: in each, ``predicted`` is the mean score, ``observed``
-the share that is bad. ``heldout_calibration_error`` is the mean distance of the two over the held-out texts (expected
-calibration error: Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017, arXiv 1706.04599, equation 3).
+bins of the score, read as a probability: in each, ``predicted`` is the mean score, ``observed`` the share that is bad.
+``heldout_calibration_error`` is their mean distance over the texts (expected calibration error: Naeini, Cooper and
+Hauskrecht 2015; Guo et al. 2017, arXiv 1706.04599, equation 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.scorers import ScorerSettings
 
 LEAST_ROWS = 100
 BINS = 10
 
 
-class Labelling(Protocol):
-    """The settings of a scorer that learns which say what its labelled rows are."""
+@dataclass(frozen=True, kw_only=True)
+class Settings(ScorerSettings):
+    """``labelled`` is ``synthetic`` (the labelled sentences of the synthetic corpus, ``rows`` of them, a share
+    ``noise`` with the wrong label) or a file, folder or pattern of jsonl, csv or parquet, where a row is bad whose
+    column ``label`` holds one of ``bad``. ``share_heldout`` of the rows measure the scorer and are not learned from."""
 
     labelled: str
-    label: str
-    bad: tuple[str, ...]
-    share_heldout: float
+    text: str = "text"
+    label: str = "label"
+    bad: tuple[str, ...] = ("1",)
+    rows: int = 8_000
+    noise: float = 0.0
+    seed: int = 0
+    share_heldout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share_heldout < 1 or not 0 <= self.noise < 0.5:
+            raise ValueError("share_heldout must be between 0 and 1, and noise from 0 to below 0.5")
+        if self.rows < LEAST_ROWS:
+            raise ValueError(f"rows must be at least {LEAST_ROWS}, found {self.rows}")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled texts: ``texts`` (objects), ``labels`` (1 where bad) and ``heldout`` (booleans), of one length."""
+    """Texts, and for each 1 where it is bad, else 0."""
 
-    texts: np.ndarray
+    texts: list[str]
     labels: np.ndarray
-    heldout: np.ndarray
-
-    @property
-    def learned(self) -> tuple[list[str], np.ndarray]:
-        return list(self.texts[~self.heldout]), self.labels[~self.heldout]
-
-    @property
-    def measured(self) -> tuple[list[str], np.ndarray]:
-        return list(self.texts[self.heldout]), self.labels[self.heldout]
 
 
-def divide(labelled: Iterable[tuple[str, int]], settings: Labelling) -> Rows:
-    """Hold out a share of the rows by the hash of the text, so that a repeated text never stands on both sides.
-
-    Raises InputError where there are too few rows, or one label alone on a side.
-    """
-    rows = list(labelled)
-    heldout = [int(files.digest(text)[:8], 16) / 16**8 < settings.share_heldout for text, _ in rows]
-    found = Rows(
-        np.array([text for text, _ in rows], dtype=object),
-        np.array([label for _, label in rows], dtype=np.int64),
-        np.array(heldout, dtype=bool),
-    )
-    for name, (texts, labels) in (("learning", found.learned), ("held-out", found.measured)):
-        if len(rows) < LEAST_ROWS or len(set(labels.tolist())) < 2:
+def divide(labelled: Iterable[tuple[str, int]], settings: Settings) -> tuple[Rows, Rows]:
+    """Rows to learn from, and held-out ones: by the hash of the text, so that a repeated text is never among both, and
+    sorted, so that what is learned does not depend on their order. Raises InputError where there are too few rows, or
+    one label alone on a side."""
+    learned, heldout = [], []
+    for text, label in sorted(labelled):
+        side = heldout if int(files.digest(text)[:8], 16) / 16**8 < settings.share_heldout else learned
+        side.append((text, label))
+    for name, side in (("learning", learned), ("held-out", heldout)):
+        count = len(learned) + len(heldout)
+        if count < LEAST_ROWS or len({label for _, label in side}) < 2:
             raise InputError(
-                f"{settings.labelled}: {len(rows)} labelled rows, {len(texts)} for {name}: expected at least "
+                f"{settings.labelled}: {count} labelled rows, {len(side)} for {name}: expected at least "
                 f"{LEAST_ROWS} rows and both labels on either side; is bad: [{', '.join(settings.bad)}] what column "
                 f"{settings.label} holds?"
             )
-    return found
+    return tuple(
+        Rows([text for text, _ in side], np.array([label for _, label in side])) for side in (learned, heldout)
+    )
 
 
-def metrics(rows: Rows, scores: Sequence[float]) -> dict[str, Any]:
+def metrics(learned: Rows, heldout: Rows, scores: Sequence[float]) -> dict[str, Any]:
     """Counts of the rows, and how good the scores of the held-out texts are."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    _, labels = rows.measured
-    given = np.asarray(scores, dtype=np.float64)
-    bins = calibration(labels, given)
-    distances = [one["count"] * abs(one["predicted"] - one["observed"]) for one in bins if one["count"]]
+    labels, values = heldout.labels, np.asarray(scores, dtype=np.float64)
+    bins = calibration(labels, values)
+    distances = [cell["count"] * abs(cell["predicted"] - cell["observed"]) for cell in bins if cell["count"]]
     return {
-        "rows": {"learned": int((~rows.heldout).sum()), "heldout": int(rows.heldout.sum())},
-        "share_bad": float(rows.labels.mean()),
-        "heldout_roc_auc": float(roc_auc_score(labels, given)),
-        "heldout_average_precision": float(average_precision_score(labels, given)),
-        "heldout_accuracy": float(((given >= 0.5) == labels).mean()),
-        "heldout_calibration_error": sum(distances) / len(given),
+        "rows": {"learned": len(learned.texts), "heldout": len(heldout.texts)},
+        "share_bad": float(np.concatenate([learned.labels, labels]).mean()),
+        "heldout_roc_auc": float(roc_auc_score(labels, values)),
+        "heldout_average_precision": float(average_precision_score(labels, values)),
+        "heldout_accuracy": float(((values >= 0.5) == labels).mean()),
+        "heldout_calibration_error": sum(distances) / len(values),
         "calibration": bins,
     }
 
@@ -92,17 +95,14 @@ def metrics(rows: Rows, scores: Sequence[float]) -> dict[str, Any]:
 def calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
     """Ten bins of the score, from ``begin`` on; a bin without texts has None for both shares."""
     places = np.minimum((scores * BINS).astype(int), BINS - 1)
-    table = []
-    for number in range(BINS):
-        inside = places == number
-        count = int(inside.sum())
-        table.append(
-            {
-                "begin": number / BINS,
-                "end": (number + 1) / BINS,
-                "predicted": float(scores[inside].mean()) if count else None,
-                "observed": float(labels[inside].mean()) if count else None,
-                "count": count,
-            }
-        )
-    return table
+    sums = (np.bincount(places, weights, BINS).tolist() for weights in (np.ones(len(scores)), scores, labels))
+    return [
+        {
+            "begin": number / BINS,
+            "end": (number + 1) / BINS,
+            "predicted": predicted / count if count else None,
+            "observed": observed / count if count else None,
+            "count": int(count),
+        }
+        for number, (count, predicted, observed) in enumerate(zip(*sums, strict=True))
+    ]

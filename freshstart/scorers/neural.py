@@ -6,21 +6,18 @@ that overlap by a quarter, and scores as its worst window.
 **Fixed shapes.** A matrix product of another shape may round differently, so a text's score would depend on what shares
 its batch. Here the number of a window's tokens alone says to which length it is padded (``lengths``), each length has
 one number of rows, and a batch that is not full is filled with the empty text. Every row ends in at least one padding
-token: transformers takes another path through attention where a whole batch has none. A score therefore depends
-neither on neighbours, order, workers nor on what a cache already knew. On a CPU one thread scores, whatever the process
-has. Equal texts of a call are scored once.
-
-Padding to a multiple of 8 and small batches cost little: on a CPU 128 tokens a batch run as many tokens a second as
-2,048 do, and attention by ``sdpa`` as many as ``eager`` (BERT-base, fp32, one thread). Bits are the same on one type
-of processor; a GPU, whose batches are larger, rounds differently from a CPU.
+token: transformers takes another path through attention where a whole batch has none. One thread scores,
+whatever the process has. A score therefore depends on its text alone; bits are the same on one type of processor, and
+a GPU, whose batches are larger, rounds differently. It costs little: on a CPU batches of 128 tokens run as fast as
+those of 2,048 (BERT-base, fp32, one thread).
 """
 
 from __future__ import annotations
 
 import math
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.scorers import RECORD, Scored, Scorer, checked, failure
+from freshstart.scorers import Scored, Scorer, checked, failure, pieces
 
 if TYPE_CHECKING:
     import torch
@@ -38,18 +35,11 @@ Precision = Literal["fp32", "bf16"]
 TOKENS = {"cpu": 256, "cuda": 16_384}  # of a batch, padding included
 UNKNOWN_LENGTH = 1_000_000  # transformers writes 1e30 where a tokenizer does not know its limit
 TEXT_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "*.model",
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "*.model"),
 )
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
-PICKLED_FILES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")
+PICKLED_FILES = ("pytorch_model*.bin", "pytorch_model*.bin.index.json")  # where there are no others
 
 
 @dataclass(frozen=True)
@@ -61,182 +51,177 @@ class Network:
     limit: int
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
+    def labels(self) -> list[str]:
+        """The names of its outputs, in order."""
+        return [name for _, name in sorted(self.model.config.id2label.items())]
 
 
 class NeuralScorer(Scorer):
-    """Base of the scorers that are networks: ``network``, and what its outputs for one window mean.
-
-    A text that can not be read, or whose score is not finite, makes its document an error.
-    """
+    """The network in a folder of the hub's format; scores the probability (sigmoid) of the output named ``label``. A
+    text that can not be read, or whose score is not finite, makes its document an error."""
 
     over = 0.5
     display = "fold"
     on_gpu = True
     sources = ("freshstart.scorers.neural",)
-    network: Network
+
+    def __init__(self, folder: Path, label: str, precision: Precision, where: str):
+        self.network = load(folder, precision, where)
+        self.output = numbered(self.network.labels, label, where)
 
     def badness(self, logits: Sequence[float]) -> float:
         """The score of one window from the network's outputs for it, from 0 to 1."""
-        raise NotImplementedError
+        from scipy.special import expit
+
+        return float(expit(logits[self.output]))
 
     def score(self, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
-        cut = [[text[a:b] for a, b in zip([0, *ends], ends, strict=False)] for text, ends in documents]
-        found = self._scores(segment for segments in cut for segment in segments)
+        values = iter(self._values([segment for text, ends in documents for segment in pieces(text, ends)]))
         results = []
-        for segments in cut:
-            problem = next((found[one] for one in segments if isinstance(found[one], Exception)), None)
-            if problem is None:
-                results.append(Scored(tuple(found[one] for one in segments)))
-            else:
-                results.append(Scored((), error=failure(problem)))
+        for scores in ([next(values) for _ in ends] for _, ends in documents):
+            problem = next((score for score in scores if isinstance(score, Exception)), None)
+            results.append(Scored((), error=failure(problem)) if problem else Scored(tuple(scores)))
         return results
 
     def score_texts(self, texts: Sequence[str]) -> list[float]:
-        found = self._scores(texts)
-        for value in found.values():
-            if isinstance(value, Exception):
-                raise value
-        return [found[text] for text in texts]
+        values = self._values(texts)
+        for problem in (value for value in values if isinstance(value, Exception)):
+            raise problem
+        return values
 
-    def _scores(self, texts: Iterable[str]) -> dict[str, Any]:
-        """The score of each different text, or the exception that it caused."""
+    def _values(self, texts: Sequence[str]) -> list[Any]:
+        """The score of each text, or the exception that it caused."""
         unique = list(dict.fromkeys(texts))
-        found: dict[str, Any] = {}
-        for text, windows in zip(unique, outputs(self.network, unique), strict=True):
-            try:
-                found[text] = windows if isinstance(windows, Exception) else self._worst(windows)
-            except ValueError as error:
-                found[text] = error
-        return found
+        values = dict(zip(unique, map(self._value, outputs(self.network, unique)), strict=True))
+        return [values[text] for text in texts]
 
-    def _worst(self, windows: Sequence[Sequence[float]]) -> float:
+    def _value(self, windows: Sequence[Sequence[float]] | Exception) -> float | Exception:
+        if isinstance(windows, Exception):
+            return windows
         if not all(math.isfinite(value) for window in windows for value in window):
-            raise ValueError("the network gave a number that is not finite")
-        return max(checked([self.badness(window) for window in windows], len(windows)))
+            return ValueError("the network gave a number that is not finite")
+        try:
+            return max(checked([self.badness(window) for window in windows], len(windows)))
+        except ValueError as error:
+            return error
 
 
 def outputs(network: Network, texts: Sequence[str]) -> list[list[list[float]] | Exception]:
-    """The network's outputs (logits) for each text: one row a window, as many numbers as it has labels.
-
-    A text that the tokenizer refuses has its exception instead.
-    """
+    """The network's outputs (logits) for each text, one row a window; or the tokenizer's exception."""
     import torch
 
-    found = read(network, texts)
-    windows = [(text, window) for text, ids in enumerate(found) if not isinstance(ids, Exception) for window in ids]
-    shapes: dict[int, list[int]] = {}
+    texts_read = read(network, texts)
+    results: list[Any] = [ids if isinstance(ids, Exception) else [[]] * len(ids) for ids in texts_read]
+    by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)  # text and window
     steps = lengths(network.limit)
-    for number, (_, ids) in enumerate(windows):
-        shapes.setdefault(next(step for step in steps if len(ids) < step), []).append(number)
-    rows: list[list[float]] = [[]] * len(windows)
+    for text, windows in enumerate(texts_read):
+        for number, ids in enumerate(windows if isinstance(windows, list) else ()):
+            by_length[next(step for step in steps if len(ids) < step)].append((text, number))
     empty = network.tokenizer("")["input_ids"] or [network.tokenizer.pad_token_id]
-    with steady(network.device), torch.inference_mode():
-        for length in sorted(shapes):
-            numbers = shapes[length]
-            size = max(TOKENS[network.device.type] // length, 1)
-            for begin in range(0, len(numbers), size):
-                part = numbers[begin : begin + size]
-                filled = [windows[number][1] for number in part] + [empty] * (size - len(part))
-                logits = network.model(**_batch(network, filled, length)).logits
-                for number, row in zip(part, logits[: len(part)].float().tolist(), strict=True):
-                    rows[number] = row
-    given: list[list[list[float]] | Exception] = [one if isinstance(one, Exception) else [] for one in found]
-    for (text, _), row in zip(windows, rows, strict=True):
-        given[text].append(row)
-    return given
+    with steady(1), torch.inference_mode():
+        for length, places in sorted(by_length.items()):
+            size = max(TOKENS[network.model.device.type] // length, 1)
+            for part in (places[begin : begin + size] for begin in range(0, len(places), size)):
+                rows = [texts_read[text][number] for text, number in part] + [empty] * (size - len(part))
+                logits = network.model(**_batch(network, rows, length)).logits.float().tolist()
+                for (text, number), row in zip(part, logits, strict=False):
+                    results[text][number] = row
+    return results
 
 
 def read(network: Network, texts: Sequence[str]) -> list[list[list[int]] | Exception]:
     """The token ids of each text, special tokens included, in windows of at most ``limit - 1``."""
-    try:
-        return _tokenized(network, texts)
-    except Exception as error:
-        if len(texts) == 1:
-            return [error]
-    return [one for text in texts for one in read(network, [text])]
-
-
-def _tokenized(network: Network, texts: Sequence[str]) -> list[list[list[int]]]:
-    if not texts:
-        return []
     most = network.limit - 1
-    given = network.tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=most,
-        stride=most // 4,
-        return_overflowing_tokens=True,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )
-    windows: list[list[list[int]]] = [[] for _ in texts]
-    for ids, text in zip(given["input_ids"], given["overflow_to_sample_mapping"], strict=True):
+    options = {"max_length": most, "stride": most // 4, "truncation": True, "return_overflowing_tokens": True}
+    try:
+        encoded = network.tokenizer(list(texts), **options) if texts else {}
+    except Exception as error:  # of odd text: found out one by one
+        return [error] if len(texts) == 1 else [read(network, [text])[0] for text in texts]
+    windows: list[Any] = [[] for _ in texts]
+    for ids, text in zip(encoded.get("input_ids", ()), encoded.get("overflow_to_sample_mapping", ()), strict=True):
         windows[text].append(ids)
     return windows
 
 
 def lengths(limit: int) -> list[int]:
     """To which lengths rows are padded: in steps of 8 to 128, of 16 to 256, of 32 to 512 and so on up to the limit."""
-    found, length = [], 8
+    steps, length = [], 8
     while length < limit:
-        found.append(length)
+        steps.append(length)
         length += max(8, 2 ** (length.bit_length() - 4))
-    return [*found, limit]
+    return [*steps, limit]
 
 
 def _batch(network: Network, rows: Sequence[Sequence[int]], length: int) -> dict[str, torch.Tensor]:
     import torch
 
-    tokenizer = network.tokenizer
-    ids = torch.full((len(rows), length), tokenizer.pad_token_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    ids = torch.full((len(rows), length), network.tokenizer.pad_token_id)
     for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[number, : len(row)] = 1
-    batch = {"input_ids": ids, "attention_mask": mask}
-    if "token_type_ids" in tokenizer.model_input_names:
-        batch["token_type_ids"] = torch.zeros_like(ids)
-    return {name: tensor.to(network.device) for name, tensor in batch.items()}
+        ids[number, : len(row)] = torch.tensor(row)
+    mask = (torch.arange(length) < torch.tensor([[len(row)] for row in rows])).long()
+    return {"input_ids": ids.to(network.model.device), "attention_mask": mask.to(network.model.device)}
 
 
 @contextmanager
-def steady(device: torch.device) -> Iterator[None]:
-    """One thread on a CPU, and matrix products at their full precision, for as long as it lasts."""
+def steady(threads: int) -> Iterator[None]:
+    """So many threads, and matrix products at their full precision, for as long as it lasts."""
     import torch
 
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
 
 
-def ready(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, precision: Precision, where: str) -> Network:
-    """The network on the GPU where there is one, else on the CPU, with its weights in ``precision``."""
+def load(folder: Path, precision: Precision, where: str) -> Network:
+    """The network of a folder in the hub's format, on the GPU where there is one. Raises InputError where its weights
+    do not fill or fit it or are not finite, or where it can not be run as said at the top of this module."""
     import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    model = whole(AutoModelForSequenceClassification, folder, where)
+    with loading(where):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    broken = [name for name, tensor in model.state_dict().items() if not torch.isfinite(tensor).all()]
+    problem = None
     if precision == "bf16" and device.type == "cpu":
-        raise InputError(f"{where}: precision: bf16 needs a GPU, and there is none here: write precision: fp32")
-    if not tokenizer.is_fast:
-        raise InputError(f"{where}: its tokenizer {type(tokenizer).__name__} has no tokenizer.json, so no windows")
-    if tokenizer.pad_token_id is None:
-        raise InputError(
-            f"{where}: its tokenizer has no padding token: set one in tokenizer_config.json and config.json"
-        )
-    if any(tokenizer("a").get("token_type_ids", ())):
-        raise InputError(f"{where}: networks whose tokens of one text have several types are not supported")
-    refuse_not_finite(model.state_dict(), where)
+        problem = "precision: bf16 needs a GPU, and there is none here: write precision: fp32"
+    elif not tokenizer.is_fast:
+        problem = f"its tokenizer {type(tokenizer).__name__} has no tokenizer.json, so no windows"
+    elif tokenizer.pad_token_id is None:
+        problem = "its tokenizer has no padding token: set one in tokenizer_config.json and config.json"
+    elif any(tokenizer("a").get("token_type_ids", ())):
+        problem = "networks whose tokens of one text have several types are not supported"
+    elif broken:
+        problem = f"weights that are not finite in {_some(broken)}: its scores would mean nothing"
+    if problem is not None:
+        raise InputError(f"{where}: {problem}")
     model.to(device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32).eval()
     for weight in model.parameters():  # in memory mapped from a file it lies anywhere, and products round by alignment
         weight.data = weight.data.clone(memory_format=torch.contiguous_format)
     return Network(model, tokenizer, longest(model, tokenizer, where))
+
+
+def whole(kind: Any, source: Path | None, where: str, hint: str = "", **options: Any) -> PreTrainedModel:
+    """``kind.from_pretrained``; raises InputError where weights are missing, which would be random, or left over."""
+    with loading(where):
+        model, report = kind.from_pretrained(
+            source, output_loading_info=True, local_files_only=True, dtype="float32", **options
+        )
+    for what, keys in (("lacks", "missing_keys"), ("holds what its network does not have:", "unexpected_keys")):
+        if report[keys]:
+            names = _some(sorted(report[keys]))
+            raise InputError(f"{where} {what} {names}: it is no whole classifier of this architecture{hint}")
+    return model
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: str) -> int:
@@ -244,11 +229,8 @@ def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: s
     from torch import nn
 
     known = [tokenizer.model_max_length] if tokenizer.model_max_length < UNKNOWN_LENGTH else []
-    tables = [
-        module
-        for name, module in model.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
-    ]
+    modules = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    tables = [module for module in modules if isinstance(module, nn.Embedding)]
     if tables:  # RoBERTa's positions begin behind the one of its padding token
         first = 0 if tables[0].padding_idx is None else tables[0].padding_idx + 1
         known.append(tables[0].num_embeddings - first)
@@ -262,41 +244,34 @@ def longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, where: s
     return int(min(known))
 
 
-def refuse_not_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
-    """Raise InputError where a weight is NaN or infinite."""
-    import torch
-
-    broken = [name for name, one in tensors.items() if one.is_floating_point() and not torch.isfinite(one).all()]
-    if broken:
-        raise InputError(f"{where}: weights that are not finite in {_some(broken)}: its scores would mean nothing")
-
-
-def refuse_keys(missing: Iterable[str], unexpected: Iterable[str], where: str, hint: str = "") -> None:
-    """Raise InputError where a checkpoint lacks weights, which would be random ones, or has weights that no part of
-    the network takes."""
-    for what, names in (("lacks", sorted(missing)), ("holds what its network does not have:", sorted(unexpected))):
-        if names:
-            raise InputError(f"{where} {what} {_some(names)}: it is no whole classifier of this architecture{hint}")
+def numbered(names: Sequence[str], label: str, where: str) -> int:
+    """The number of the output that a label names, or is."""
+    if label not in names and label.isdigit() and int(label) < len(names):
+        return int(label)
+    if names.count(label) != 1:
+        listed = ", ".join(f"{number} {name}" for number, name in enumerate(names))
+        raise InputError(f"{where} has no label {label!r}; it has {listed}")
+    return names.index(label)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def load_hub_format(folder: Path, precision: Precision, where: str) -> Network:
-    """The network of a folder in the hub's format; refuses one whose weights do not fill it, or do not fit."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], folder: Path) -> None:
+    """Write the hub's format, in which each output is named, and a sigmoid for whoever loads it elsewhere."""
+    model.config.id2label, model.config.label2id = dict(enumerate(labels)), {name: n for n, name in enumerate(labels)}
+    model.config.problem_type = "multi_label_classification"
     with quiet():
-        try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder, output_loading_info=True, local_files_only=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # of many kinds: a missing file, an unknown architecture, another shape
-            raise InputError(f"{where} can not be loaded: {failure(error)}") from error
-    refuse_keys(report["missing_keys"], report["unexpected_keys"], where)
-    return ready(model, tokenizer, precision, where)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Load with transformers, whose errors are of many kinds: a missing file, an unknown architecture or class, weights
+    of another shape. Each becomes an InputError."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        raise InputError(f"{what} could not be loaded: {failure(error)}") from error
 
 
 @contextmanager
@@ -315,40 +290,35 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def copy(source: Path, folder: Path, patterns: Sequence[str]) -> list[str]:
-    """Copy the files that match into the scorer's folder, on which scoring depends alone; gives their names."""
-    names = sorted({path.name for pattern in patterns for path in source.glob(pattern) if path.is_file()})
-    for name in names:
-        with files.written(folder / name) as temporary:
-            shutil.copyfile(source / name, temporary)
-    return names
-
-
-def fetch(name: str, revision: str | None, patterns: Sequence[str], where: str, setting: str) -> Path:
-    """The folder of a hub model's files, from the hub or from its cache. ``setting`` takes a local folder instead."""
+def model_folder(name: str, revision: str | None, where: str, setting: str, with_weights: bool = True) -> Path:
+    """The folder of a model in the hub's format: one here, or that of a hub model, from the hub or from its cache;
+    weights are those of a commit. ``setting`` is the parameter that takes a folder."""
     from huggingface_hub import snapshot_download
 
+    if Path(name).is_dir():
+        return Path(name)
+    if revision is None and with_weights:
+        raise InputError(f"{where} is no folder here: give one, or a hub id and in revision the full hash of a commit")
     try:
         with quiet():
-            return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+            wanted = [*TEXT_FILES, *(WEIGHT_FILES if with_weights else ())]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+            if with_weights and not any(folder.glob(WEIGHT_FILES[0])):
+                snapshot_download(name, revision=revision, allow_patterns=list(PICKLED_FILES))
+            return folder
     except Exception as error:  # no network, offline mode, no such repository or revision
         address = f"https://huggingface.co/{name}/tree/{revision or 'main'}"
         raise InputError(
-            f"{where}: {name} can not be had from the Hugging Face hub ({failure(error)}). Download "
-            f"{', '.join(patterns[:3])} and its other files from {address} into a folder and name it in {setting}, "
+            f"{where}: {name} could not be fetched from the Hugging Face hub ({failure(error)}). Download "
+            f"{', '.join(TEXT_FILES[:3])} and its other files from {address} into a folder and set {setting} to it, "
             "or use kind: classifier, which learns offline from labelled text"
         ) from error
 
 
-def facts(folder: Path) -> dict[str, Any]:
-    """What ``prepare`` put into the scorer's record; refuses a folder whose files are not those that it names."""
-    if not (folder / RECORD).is_file():
-        return {}
-    record = files.read_json(folder / RECORD, "scorer")
-    for name, digest in record.get("files", {}).items():
-        if not (folder / name).is_file() or files.sha256(folder / name) != digest:
-            raise InputError(
-                f"{os.path.join(folder, name)} is not the file that {RECORD} names: run `dvc checkout`, or "
-                "`dvc repro -f` the scorer's stage"
-            )
-    return record.get("model", {})
+def copy(source: Path, folder: Path) -> None:
+    """Copy a model into the scorer's folder, on which scoring depends alone."""
+    weights = WEIGHT_FILES if any(source.glob(WEIGHT_FILES[0])) else PICKLED_FILES
+    for pattern in (*TEXT_FILES, *weights):
+        for path in source.glob(pattern):
+            with files.written(folder / path.name) as temporary:
+                shutil.copyfile(path, temporary)

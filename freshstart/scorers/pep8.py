@@ -1,10 +1,9 @@
 """PEP 8: violations a character, counted by pycodestyle with its default options.
 
-The checker runs in memory and reads no configuration file of the machine or of a project. ``# noqa`` counts for
-nothing: a comment is no way to hide a violation. Lines are given as pycodestyle's own ``check_files`` reads them from
-a file (universal newlines, a leading byte-order mark dropped, no split at form feeds), so that totals agree. The
-offset of a violation is clamped to the text: pycodestyle reports an unclosed bracket one line past the end before
-Python 3.12, and a missing newline behind the last character.
+No configuration file is read, and ``# noqa`` counts for nothing: a comment is no way to hide a violation. Lines are
+given as pycodestyle's own ``check_files`` reads them from a file (universal newlines, a leading byte-order mark
+dropped, no split at form feeds), so that totals agree. The offset of a violation is clamped to the text: pycodestyle
+reports an unclosed bracket one line past the end before Python 3.12, and a missing newline behind the last character.
 
 A text that pycodestyle can not tokenise (E901, E902) is ``unreadable``; one that makes a check raise is an error.
 ``pep8_checker`` runs pycodestyle's own checks, those that may find something, at more than twice the speed.
@@ -47,14 +46,14 @@ class Pep8(FindingScorer):
     def find(self, text: str) -> list[Finding]:
         """Every violation in the text, one character wide, in the order of their places."""
         begins, lines = _lines(text)
-        found = []
+        findings = []
         for line_number, offset, code in self._violations(lines, self._options):
             line = min(max(line_number, 1), len(lines)) - 1 if lines else 0
             past_end = line_number > len(lines)
             begin = len(text) if past_end or not lines else begins[line] + max(offset, 0)
             begin = max(0, min(begin, len(text) - 1))
-            found.append(Finding(begin, begin + 1, code))
-        return sorted(found, key=lambda finding: (finding.begin, finding.kind))
+            findings.append(Finding(begin, begin + 1, code))
+        return sorted(findings, key=lambda finding: (finding.begin, finding.kind))
 
 
 def _lines(text: str) -> tuple[list[int], list[str]]:

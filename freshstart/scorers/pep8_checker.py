@@ -18,6 +18,7 @@ import re
 import tokenize
 from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import chain
 from operator import itemgetter
 from types import FunctionType
 from typing import Any
@@ -79,20 +80,15 @@ _DEFINITIONS = ("def", "async", "class", "type")
 _IMPORTS = ("import ", "from ", "lazy ")
 _BLOCK = pycodestyle.STARTSWITH_INDENT_STATEMENT_REGEX.match
 
-_LOGICAL = frozenset(
-    (
-        *("ambiguous_identifier", "bare_except", "blank_lines", "comparison_negative", "comparison_to_singleton"),
-        *("comparison_type", "compound_statements", "continued_indentation", "explicit_line_join"),
-        *("extraneous_whitespace", "imports_on_separate_lines", "indentation", "maximum_doc_length"),
-        *("missing_whitespace", "missing_whitespace_after_keyword", "module_imports_on_top_of_file"),
-        *("python_3000_invalid_escape_sequence", "whitespace_around_keywords"),
-        *("whitespace_around_named_parameter_equals", "whitespace_around_operator", "whitespace_before_comment"),
-        "whitespace_before_parameters",
-    )
-)
-_PHYSICAL_CHECKS = frozenset(
-    ("maximum_line_length", "tabs_obsolete", "tabs_or_spaces", "trailing_blank_lines", "trailing_whitespace")
-)
+_CHECKS = {
+    *("ambiguous_identifier", "bare_except", "blank_lines", "comparison_negative", "comparison_to_singleton"),
+    *("comparison_type", "compound_statements", "continued_indentation", "explicit_line_join"),
+    *("extraneous_whitespace", "imports_on_separate_lines", "indentation", "maximum_doc_length", "missing_whitespace"),
+    *("missing_whitespace_after_keyword", "module_imports_on_top_of_file", "python_3000_invalid_escape_sequence"),
+    *("whitespace_around_keywords", "whitespace_around_named_parameter_equals", "whitespace_around_operator"),
+    *("whitespace_before_comment", "whitespace_before_parameters"),
+    *("maximum_line_length", "tabs_obsolete", "tabs_or_spaces", "trailing_blank_lines", "trailing_whitespace"),
+}
 
 
 def options() -> Any:
@@ -105,14 +101,12 @@ def options() -> Any:
             f"pycodestyle {pycodestyle.__version__} is installed, the pep8 scorer knows the checks of {VERSION}: "
             f"install pycodestyle=={VERSION}"
         )
-    found = pycodestyle.StyleGuide(config_file=False).options
-    names = {name for name, _, _ in (*found.physical_checks, *found.logical_checks, *found.ast_checks)}
-    if names != _LOGICAL | _PHYSICAL_CHECKS:
-        raise InputError(
-            "the pep8 scorer runs pycodestyle's own checks; not its own, or missing: "
-            f"{', '.join(sorted(names ^ (_LOGICAL | _PHYSICAL_CHECKS)))}"
-        )
-    return found
+    default = pycodestyle.StyleGuide(config_file=False).options
+    names = {name for name, _, _ in (*default.physical_checks, *default.logical_checks, *default.ast_checks)}
+    if names != _CHECKS:
+        odd = ", ".join(sorted(names ^ _CHECKS))
+        raise InputError(f"the pep8 scorer runs pycodestyle's own checks; not its own, or missing: {odd}")
+    return default
 
 
 def violations(lines: list[str], options: Any) -> list[tuple[int, int, str]]:
@@ -123,20 +117,20 @@ def violations(lines: list[str], options: Any) -> list[tuple[int, int, str]]:
     """
     report = _Report(options)
     Checker("text.py", lines=lines, options=options, report=report).check_all()
-    return report.found
+    return report.violations
 
 
 class _Report:
     """Keeps what is not ignored, and prints none."""
 
     def __init__(self, options: Any):
-        self.found: list[tuple[int, int, str]] = []
+        self.violations: list[tuple[int, int, str]] = []
         self._ignored = options.ignore_code
 
     def error(self, line_number: int, offset: int, text: str, check: Any) -> None:
         code = text[:4]
         if not self._ignored(code):
-            self.found.append((line_number, offset, code))
+            self.violations.append((line_number, offset, code))
 
     def increment_logical_line(self) -> None:
         pass
@@ -254,11 +248,9 @@ class Checker(pycodestyle.Checker):
         if self._mapping and "\n" in line:  # what some tokenizers make of an f-string
             super().check_logical()
             return
-        for found in self._suspected(line, kinds, one_row):
-            for offset, text in found:
-                if not isinstance(offset, tuple):
-                    offset = self._place(offset)
-                self.report_error(offset[0], offset[1], text, None)
+        for offset, text in chain.from_iterable(self._suspected(line, kinds, one_row)):
+            row, column = offset if isinstance(offset, tuple) else self._place(offset)
+            self.report_error(row, column, text, None)
         if line:
             self.previous_indent_level = self.indent_level
             self.previous_logical = line
@@ -309,8 +301,8 @@ class Checker(pycodestyle.Checker):
         """What those checks find that may find something in the logical line."""
         tokens, level, lower = self.tokens, self.indent_level, self.previous_indent_level
         previous, previous_unindented = self.previous_logical, self.previous_unindented_logical_line
-        found: list[Iterable[tuple[Any, str]]] = []
-        ask = found.append
+        answers: list[Iterable[tuple[Any, str]]] = []
+        ask = answers.append
         if (
             self.blank_lines > 1
             or line.startswith(_TOP_LEVEL)
@@ -328,7 +320,7 @@ class Checker(pycodestyle.Checker):
         if _COMMENT in kinds and (line or not all(map(_is_block_comment, tokens))):
             ask(pycodestyle.whitespace_before_comment(line, tokens))
         if one_row and not line:
-            return found
+            return answers
 
         if line.startswith("except"):
             ask(pycodestyle.bare_except(line, False))
@@ -388,7 +380,7 @@ class Checker(pycodestyle.Checker):
             ask(pycodestyle.extraneous_whitespace(line))
         elif line.startswith(("(", "[")) and "" in texts:
             ask(pycodestyle.whitespace_before_parameters(line, tokens))
-        return found
+        return answers
 
 
 def _is_block_comment(token: tokenize.TokenInfo) -> bool:

@@ -1,24 +1,20 @@
 """Personal data: spans a character, found by scrubadub's detectors, and names and addresses where they are asked for.
 
-Detectors are named one by one: scrubadub's own default set changes with whatever plug-in is installed. Each document
-is read as a whole and a span belongs to the segment that holds its first character; touching and overlapping spans of
-several detectors count once, as scrubadub merges them, under the kind of the first.
+Each document is read as a whole and a span belongs to the segment that holds its first character; touching and
+overlapping spans of several detectors count once, as scrubadub merges them, under the kind of the first.
 
-These are all of scrubadub 2.0.1 that can fire in en_US, but for three: ``text_blob_name`` takes proper nouns for names
-and needs a download of NLTK's; ``tagged`` and ``user_supplied`` look up what is known already. ``drivers_licence``,
-``national_insurance_number``, ``postalcode``, ``tax_reference_number`` and ``vehicle_licence_plate`` know British forms
-alone. ``address`` is pyap's, and ``names`` a spaCy pipeline's (``pii_names``). All of them together are the original's
-list.
+Detectors are named one by one: scrubadub's default set changes with its plug-ins. ``DETECTORS`` are all of scrubadub
+2.0.1 that can fire in en_US, but for ``text_blob_name`` (takes proper nouns for names, needs a download of NLTK's),
+``tagged`` and ``user_supplied`` (look up what is known already). ``address`` is pyap's, and ``names`` a spaCy
+pipeline's (``pii_names``). All together are the original's list. ``date_of_birth`` counts dates near a word such as
+born, of ages from 18 to 100, reckoned from ``reference_date``, so that scores do not change with the calendar.
 
-``date_of_birth`` counts dates near a word such as born, of ages from 18 to 100; ages and relative dates are reckoned
-from ``reference_date`` instead of from today, so that scores do not change with the calendar.
-
-Known false positives: ``social_security_number`` fires inside longer dotted numbers and addresses of machines,
-``phone`` on pairs of decimals and other runs of ten digits, ``twitter`` on ``@param`` and every other tag or decorator
-(leave it out where the corpus holds code), ``email`` on "look at example.com", ``credential`` on all that follows
-"login ... password" in a line, ``skype`` on every unusual word within ten words of "skype", ``date_of_birth`` on any
-old enough date near "born", ``address`` on "and", a street's type and a state's two letters within a sentence
-(``OR``, ``IN``, ``ME``). Missed: card numbers with spaces or without white space before them.
+Known false positives: ``social_security_number`` in longer dotted numbers and addresses of machines, ``phone`` on pairs
+of decimals and other runs of ten digits, ``twitter`` on ``@param`` and every other tag or decorator (leave it out where
+the corpus holds code), ``email`` on "look at example.com", ``credential`` on all that follows "login ... password" in a
+line, ``skype`` on every unusual word within ten words of "skype", ``date_of_birth`` on any old enough date near "born",
+``address`` on "and", a street's type and a state's two letters within a sentence (``OR``, ``IN``, ``ME``). Missed: card
+numbers with spaces or without white space before them.
 
 Cost on one core: 8 to 18 MB/s with the default detectors, nearly ten times scrubadub's own way a sentence at a time
 (``pii_fast``); 1 to 3 MB/s with date_of_birth and skype, as documents with a word for birth are read by dateparser at
@@ -28,6 +24,7 @@ Source: the paper's PII task (Korbak et al. 2023, section 3).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,24 +34,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from freshstart import files
-from freshstart.errors import InputError
-from freshstart.scorers import RECORD, Finding, FindingScorer, ScorerSettings, pii_fast, pii_names, pinned
+from freshstart.scorers import Finding, FindingScorer, ScorerSettings, pii_fast, pii_names, pinned
 from freshstart.scorers.pii_names import Names
 
 SCRUBADUB_DETECTORS = (
-    "credential",
-    "credit_card",
-    "date_of_birth",
-    "email",
-    "phone",
-    "skype",
-    "social_security_number",
-    "twitter",
-    "url",
+    *("credential", "credit_card", "date_of_birth", "email", "phone", "skype", "social_security_number"),
+    *("twitter", "url"),
 )
 DETECTORS = ("address", *SCRUBADUB_DETECTORS)
 DATE = "%Y-%m-%d"
+NAMES = "names"  # the folder of the model that finds names, below the scorer's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +70,14 @@ class Settings(ScorerSettings):
             raise ValueError(f"detectors must be some of {', '.join(DETECTORS)}, found {', '.join(unknown) or 'none'}")
         if len(set(self.detectors)) < len(self.detectors):
             raise ValueError(f"detectors names one twice: {', '.join(self.detectors)}")
-        if "date_of_birth" in self.detectors and self.reference_date is None:
-            raise ValueError("the detector date_of_birth needs reference_date, such as '2023-01-01'")
         if self.reference_date is not None:
             datetime.strptime(self.reference_date, DATE)
-        for package, needed, what in (
-            ("pyap", "address" in self.detectors, "the detector address"),
-            ("spacy", self.names is not None, "names"),
-        ):
-            if needed and getattr(self, package) is None:
-                raise ValueError(f"{what} needs {package}, the version of the package to score with")
+        elif "date_of_birth" in self.detectors:
+            raise ValueError("the detector date_of_birth needs reference_date, such as '2023-01-01'")
+        if "address" in self.detectors and self.pyap is None:
+            raise ValueError("the detector address needs pyap, the version of the package to score with")
+        if self.names is not None and self.spacy is None:
+            raise ValueError("names needs spacy, the version of the package to score with")
 
 
 class Pii(FindingScorer):
@@ -99,18 +86,13 @@ class Pii(FindingScorer):
     sources = ("freshstart.scorers.pii_fast", "freshstart.scorers.pii_names")
 
     def __init__(self, folder: Path | None, settings: Settings):
-        versions = {name: getattr(settings, name) for name in ("pyap", "spacy", "dateparser", "textblob")}
-        versions = {package: version for package, version in versions.items() if version is not None}
-        pinned(scrubadub=settings.scrubadub, phonenumbers=settings.phonenumbers, **versions)
-        checked = pii_fast.CHECKED
-        shortcuts = settings.scrubadub in checked["scrubadub"] and settings.phonenumbers in checked["phonenumbers"]
-        self._finders = [(name, _finder(name, settings.reference_date, shortcuts)) for name in settings.detectors]
+        packages = ("scrubadub", "phonenumbers", "pyap", "spacy", "dateparser", "textblob")
+        pinned(**{package: getattr(settings, package) for package in packages})
+        fast = all(getattr(settings, package) in versions for package, versions in pii_fast.CHECKED.items())
+        self._finders = [(name, _finder(name, settings.reference_date, fast)) for name in settings.detectors]
         self._names: Callable[[str], Iterable[tuple[int, int, str]]] | None = None
         if settings.names is not None:
-            digest = pii_names.model_digest(settings.names)
-            if folder is not None and (Path(folder) / RECORD).is_file():
-                _check_recorded(Path(folder) / RECORD, settings.names, digest)
-            self._names = pii_names.name_finder(settings.names)
+            self._names = pii_names.name_finder(Path(folder or "", NAMES), settings.names)
 
     def find(self, text: str) -> list[Finding]:
         """Merged spans of personal data, in the order of their places."""
@@ -126,40 +108,26 @@ class Pii(FindingScorer):
 
 
 def prepare(settings: Settings, folder: Path) -> dict[str, Any]:
-    """What belongs to the scorer's record besides its options: the digest of the model that finds names."""
-    return {} if settings.names is None else {"names_sha256": pii_names.model_digest(settings.names)}
+    """Copy the model that finds names into ``folder``; gives its digest."""
+    if settings.names is None:
+        return {}
+    digest = pii_names.model_digest(settings.names)
+    shutil.copytree(pii_names.model_folder(settings.names), folder / NAMES)
+    Pii(folder, settings)  # refuses a model without the entities
+    return {"names_sha256": digest}
 
 
-def _check_recorded(record: Path, names: Names, digest: str) -> None:
-    recorded = (files.read_json(record, "scorer").get("model") or {}).get("names_sha256")
-    if recorded != digest:
-        raise InputError(
-            f"{record} was written for a spaCy model {names.model} with the digest {recorded}, found {digest}: put "
-            "that model back, or run `dvc repro -f` on this scorer's stage to score anew"
-        )
-
-
-def _finder(name: str, reference_date: str | None, shortcuts: bool) -> Callable[[pii_fast.Reading], pii_fast.Spans]:
+def _finder(name: str, reference_date: str | None, fast: bool) -> Callable[[pii_fast.Reading], pii_fast.Spans]:
     if name == "address":
         find = pii_names.address_finder()
         return lambda reading: find(reading.text)
     from scrubadub.detectors.catalogue import detector_catalogue
 
     detector = detector_catalogue.get(name)(locale="en_US")
-    own = pii_fast.own_way(detector)
+    plain = pii_fast.own_way(detector)
     if name == "date_of_birth" and reference_date is not None:
-        own = _frozen(own, datetime.strptime(reference_date, DATE))
-    return pii_fast.finder(detector, own) if shortcuts else own
-
-
-def _frozen(
-    own: Callable[[pii_fast.Reading], pii_fast.Spans], reference: datetime
-) -> Callable[[pii_fast.Reading], pii_fast.Spans]:
-    def find(reading: pii_fast.Reading) -> pii_fast.Spans:
-        with today(reference):
-            return own(reading)
-
-    return find
+        plain = today(datetime.strptime(reference_date, DATE))(plain)
+    return pii_fast.finder(detector, plain) if fast else plain
 
 
 @contextmanager
@@ -181,20 +149,20 @@ def today(reference: datetime) -> Iterator[None]:
             return reference
 
     base = {"RELATIVE_BASE": reference}
-    changes: tuple[tuple[Any, str, Any], ...] = (
-        (finding, "datetime", Frozen),
-        (finding, "search_dates", partial(search_dates, settings=base)),
-        (checking, "datetime", SimpleNamespace(date=Frozen)),
-        (checking, "dateparser", SimpleNamespace(parse=partial(dateparser.parse, settings=base))),
-    )
-    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
-    for module, name, value in changes:
-        setattr(module, name, value)
+    changes = {
+        (finding, "datetime"): Frozen,
+        (finding, "search_dates"): partial(search_dates, settings=base),
+        (checking, "datetime"): SimpleNamespace(date=Frozen),
+        (checking, "dateparser"): SimpleNamespace(parse=partial(dateparser.parse, settings=base)),
+    }
+    before = {place: getattr(*place) for place in changes}
     try:
+        for place, value in changes.items():
+            setattr(*place, value)
         yield
     finally:
-        for module, name, value in before:
-            setattr(module, name, value)
+        for place, value in before.items():
+            setattr(*place, value)
 
 
 SCORER = Pii

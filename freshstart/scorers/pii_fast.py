@@ -7,12 +7,11 @@ detector's own pattern, or its own code, then decides:
   nowhere else. That of ``url`` is fast as it is.
 - ``email`` has ``@`` or the word ``at`` between white space, then a domain with a dot or the word ``dot``. What stands
   before is one run of at most 64 characters that can hold neither.
-- ``phone``, ``credit_card``, ``social_security_number``: only *runs* are read, which are the longest stretches of
-  characters that may stand in a phone number, and of these only the ones with seven digits close together, a plus
-  before a digit, the prefix 011, an extension, or digits other than 0-9. A number that is written without a plus and
-  without 011 is read as one of +1, where none has fewer than seven digits. Within a run ``phonenumbers`` itself
-  decides, told at once where the digits alone rule a number of +1 out. It gives up on a text after 65,535 tries; a
-  text that may come near that number is left to the detector's own way.
+- ``phone``, ``credit_card``, ``social_security_number``: only *runs* are read, the longest stretches of characters that
+  may stand in a phone number, and of these the ones with seven digits close together, a plus before a digit, the prefix
+  011, an extension, or digits other than 0-9. A number without a plus and without 011 is read as one of +1, where none
+  has fewer than seven digits. Within a run ``phonenumbers`` decides, told at once where the digits alone rule a number
+  of +1 out. It gives up on a text after 65,535 tries; a text that may come near is left to the detector's own way.
 - ``date_of_birth`` needs a context word and ``skype`` the word itself. Texts that hold one are read by the detector's
   own code, for ``skype`` written again here for the sake of its spelling check, which is its whole cost.
 
@@ -73,15 +72,15 @@ class Reading:
         return list(_phones().runs(self.text))
 
 
-def finder(detector: Any, own: Callable[[Reading], Spans]) -> Callable[[Reading], Spans]:
+def finder(detector: Any, plain: Callable[[Reading], Spans]) -> Callable[[Reading], Spans]:
     """The fast way of one of scrubadub's detectors, given its own way: the same spans of a reading, in order."""
     if detector.name == "phone":
         return _phones().find
     if detector.name == "date_of_birth":
-        return lambda reading: own(reading) if any(word in reading.folded for word in _BIRTH_WORDS) else ()
+        return lambda reading: plain(reading) if any(word in reading.folded for word in _BIRTH_WORDS) else ()
     if detector.name == "skype":
         return lambda reading: _skype_names(detector, reading.text) if "skype" in reading.folded else ()
-    found = {
+    search = {
         "credential": _credentials,
         "credit_card": _in_runs,
         "email": _emails,
@@ -91,7 +90,7 @@ def finder(detector: Any, own: Callable[[Reading], Spans]) -> Callable[[Reading]
     }[detector.name]
 
     def find(reading: Reading) -> Iterator[tuple[int, int]]:
-        for match in found(detector.regex, reading):
+        for match in search(detector.regex, reading):
             if detector.filth_cls(match=match).is_valid():
                 yield match.span()
 
@@ -272,9 +271,9 @@ def _phones() -> Any:
         def runs(text: str) -> Iterator[tuple[int, int]]:
             """The runs that may hold a phone number, in order."""
             end = 0
-            while found := promising.search(text, end):
-                before = up_to_outside.match(text, end, found.start())
-                after = outside.search(text, found.start())
+            while hit := promising.search(text, end):
+                before = up_to_outside.match(text, end, hit.start())
+                after = outside.search(text, hit.start())
                 begin, end = before.end() if before else end, after.start() if after else len(text)
                 yield begin, end
 
@@ -286,9 +285,9 @@ def _phones() -> Any:
             spans = []
             for index, end in reading.runs:
                 while (first := digit.search(text, index, end)) and matcher._max_tries > 0:
-                    found = number.search(text, max(index, first.start() - _LONGEST_LEAD), end)
-                    start = found.start()
-                    candidate = matcher._trim_after_first_match(second_number, found[0])
+                    hit = number.search(text, max(index, first.start() - _LONGEST_LEAD), end)
+                    start = hit.start()
+                    candidate = matcher._trim_after_first_match(second_number, hit[0])
                     match = matcher._extract_match(candidate, start)
                     if match is None:
                         matcher._max_tries -= 1
@@ -298,8 +297,8 @@ def _phones() -> Any:
                         index = match.end
             left = matcher._max_tries
             if 5 * len(text) >= left and (left <= 0 or most_tries(text) >= left):
-                own = phonenumbermatcher.PhoneNumberMatcher(text, "US", max_tries=limit)
-                return [(match.start, match.end) for match in own]
+                plain = phonenumbermatcher.PhoneNumberMatcher(text, "US", max_tries=limit)
+                return [(match.start, match.end) for match in plain]
             return spans
 
     return Phones

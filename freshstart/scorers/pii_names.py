@@ -2,13 +2,12 @@
 
 Names: the pipeline runs whole and as saved, one document at a time: its parser's sentences limit its entities, and a
 batch's neighbours must not touch a result. spaCy refuses a text of more than a million characters, which then counts as
-a document without a score. The digest of the pipeline's folder stands for what it is.
+a document without a score.
 
 Addresses: pyap's pattern for the United States, as the original used it, without libpostal's second opinion (a street
 number, a street's type, a city, a state). Every match begins with digits or a number word, so that it is tried there
-alone. pyap reads a text with its white space and line ends joined; places are mapped back to the document. Unlike in
-the original, which looked the joined address up in the text, an address with a hyphen is found, and each where it
-stands. Cost: 1.5 to 3 MB/s on one core.
+alone. pyap joins white space and line ends; places are mapped back to the document, so that each address counts where
+it stands, with a hyphen too (the original looks the joined address up in the text). Cost: 1.5 to 3 MB/s on one core.
 """
 
 from __future__ import annotations
@@ -56,14 +55,14 @@ def model_folder(names: Names) -> Path:
     if (folder / "config.cfg").is_file():
         return folder
     if names.model.isidentifier() and (package := importlib.util.find_spec(names.model)) and package.origin:
-        found = sorted(Path(package.origin).parent.glob("*/config.cfg"))
-        if len(found) == 1:
-            return found[0].parent
+        configs = list(Path(package.origin).parent.glob("*/config.cfg"))
+        if len(configs) == 1:
+            return configs[0].parent
     what = "holds no config.cfg, so it is no spaCy pipeline" if folder.is_dir() else "is neither a folder nor installed"
     wheel = f"{RELEASES}/en_core_web_sm-3.8.0/en_core_web_sm-3.8.0-py3-none-any.whl"
     raise InputError(
         f"scorer pii: the spaCy model {names.model} {what}: install one (for example `pip install {wheel}`), or put "
-        "its folder anywhere and write the path as scorer.<task>.names.model; or set scorer.<task>.names to null, "
+        "its folder anywhere and set scorer.<task>.names.model to its path; or set scorer.<task>.names to null, "
         "and the scores count no names"
     )
 
@@ -72,34 +71,32 @@ def model_digest(names: Names) -> str:
     """SHA-256 over the files of the pipeline; raises InputError where it is not the pinned one."""
     folder = model_folder(names)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    found = files.digest({path.relative_to(folder).as_posix(): files.sha256(path) for path in paths})
-    if names.sha256 not in (None, found):
+    digest = files.digest({path.relative_to(folder).as_posix(): files.sha256(path) for path in paths})
+    if names.sha256 not in (None, digest):
         raise InputError(
-            f"scorer pii: the spaCy model in {folder} has the digest {found}, scorer.<task>.names.sha256 pins "
-            f"{names.sha256}: put the pinned model there, or pin this one and score anew"
+            f"scorer pii: the spaCy model in {folder} has the digest {digest}, scorer.<task>.names.sha256 pins "
+            f"{names.sha256}: put the pinned model there, or pin this one and score again"
         )
-    return found
+    return digest
 
 
-def name_finder(names: Names) -> Callable[[str], Iterable[tuple[int, int, str]]]:
-    """Load the pipeline. The result gives (begin, end, kind) of each entity of a text."""
+def name_finder(folder: Path, names: Names) -> Callable[[str], Iterable[tuple[int, int, str]]]:
+    """Load the pipeline in ``folder``. The result gives (begin, end, kind) of each entity of a text."""
     import spacy
 
-    folder = model_folder(names)
     pipeline = spacy.load(folder)
-    known = set(chain.from_iterable(getattr(component, "labels", ()) for _, component in pipeline.pipeline))
-    wanted = {"/".join(NAME_LABELS) if label in NAME_LABELS else label for label in names.entities}
-    missing = [label for label in sorted(wanted) if not known.intersection(label.split("/"))]
+    labels = set(chain.from_iterable(getattr(component, "labels", ()) for _, component in pipeline.pipeline))
+    asked = {"/".join(NAME_LABELS) if label in NAME_LABELS else label for label in names.entities}
+    missing = [label for label in sorted(asked) if not labels.intersection(label.split("/"))]
     if missing:
         raise InputError(
             f"scorer pii: the spaCy model {names.model} has no entity {', '.join(missing)} of "
             f"scorer.<task>.names.entities; take them out, or take a model that has them"
         )
-    entities = frozenset(names.entities)
 
     def find(text: str) -> Iterator[tuple[int, int, str]]:
         for entity in pipeline(text).ents:
-            if entity.label_ in entities:
+            if entity.label_ in names.entities:
                 yield entity.start_char, entity.end_char, KINDS.get(entity.label_, entity.label_.lower())
 
     return find

@@ -1,14 +1,14 @@
-"""The score cache: what a scorer said of a document, kept so that no document is scored twice.
+"""The score cache: results by document, so that no document is scored twice.
 
-``.state/scores/<digest of the fingerprint>/`` holds ``fingerprint.json`` and packs: Parquet files with a document's id
-and its results, no text. A pack is written under a temporary name, renamed, named by its content and never changed, so
-that writers on several machines that share the folder cannot corrupt it. A document is known by the hash of its text,
-and the fingerprint holds all else that a score depends on; a corpus that grows, or is dealt to other parts, scores only
-what it did not have. Only results are kept, never failures: a scorer that raised is asked again.
+``.state/scores/<digest of the fingerprint>/`` holds ``fingerprint.json`` and packs: Parquet files with the ids and
+results of documents, no text. A pack is written under a temporary name, renamed, named by its content and never
+changed, so that writers on several machines that share the folder cannot corrupt it. A document is known by the hash of
+its text, and the fingerprint holds all else that a score depends on: a corpus that grows, or is cut into other parts,
+scores only what is new. Failures are not kept: a scorer that raised is asked again.
 
 An index of all packs, 16 bytes a document, is read when the first document is looked up; hits are then read from their
-packs. A pack that can not be read (cut short, or pruned by another process) counts as absent. Deleting the folder, or
-any pack, only costs time. ``prune`` keeps the folder below a bound by deleting the packs that were used least recently.
+packs. A pack that can not be read (cut short, or pruned by another process) counts as absent. Deleting packs only costs
+time; ``prune`` keeps the folder below a bound by deleting those that were used least recently.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ from freshstart.schema import FINGERPRINT_KEY, RESULTS
 
 FOLDER = "scores"
 NAME = "fingerprint.json"
-MOST_GIB = 50.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Index:
         at = np.searchsorted(self.keys, keys)
         inside = at < len(self.keys)
         inside[inside] = self.keys[at[inside]] == keys[inside]
-        found: dict[Path, list[tuple[str, int]]] = {}
+        candidates: dict[Path, list[tuple[str, int]]] = defaultdict(list)
         for number in np.flatnonzero(inside):
             pack, row = self.places[at[number]]
-            found.setdefault(self.packs[pack], []).append((doc_ids[number], int(row)))
-        return found
+            candidates[self.packs[pack]].append((doc_ids[number], int(row)))
+        return candidates
 
 
 class Cache:
@@ -120,24 +120,19 @@ class Held:
 
 def held() -> list[Held]:
     """One entry a fingerprint, the largest first."""
-    found = []
+    entries = []
     for folder in files.state_folder(FOLDER).iterdir():
-        packs = list(folder.glob("*.parquet"))
-        kind = "?"
+        packs, kind = list(folder.glob("*.parquet")), "?"
         with suppress(InputError):
             record = files.read_json(folder / NAME, "score")
             kind = f"{record.get('kind')} {record.get('version')}"
-        found.append(Held(folder, kind, len(packs), sum(_size(pack) for pack in packs)))
-    return sorted(found, key=lambda one: -one.bytes)
+        entries.append(Held(folder, kind, len(packs), sum(map(_size, packs))))
+    return sorted(entries, key=lambda entry: -entry.bytes)
 
 
 def prune(most_bytes: float | None = None) -> int:
-    """Delete the packs used least recently until at most ``most_bytes`` are left; gives the bytes freed.
-
-    Without a number: FRESHSTART_SCORE_CACHE_GIB, else 50 GiB.
-    """
-    if most_bytes is None:
-        most_bytes = bound()
+    """Delete the packs used least recently until at most ``most_bytes`` are left; gives the bytes freed."""
+    most_bytes = bound() if most_bytes is None else most_bytes
     packs = [(path, path.stat()) for path in files.state_folder(FOLDER).glob("*/*.parquet")]
     total = sum(stat.st_size for _, stat in packs)
     freed = 0
@@ -153,15 +148,12 @@ def prune(most_bytes: float | None = None) -> int:
 
 
 def bound() -> float:
-    """The bound of the cache in bytes."""
-    named = os.environ.get("FRESHSTART_SCORE_CACHE_GIB", str(MOST_GIB))
-    try:
-        gib = float(named)
-    except ValueError:
-        gib = -1.0
-    if not gib >= 0:
-        raise InputError(f"FRESHSTART_SCORE_CACHE_GIB must be a number of GiB from 0 on, found {named!r}")
-    return gib * 2**30
+    """The bound of the cache in bytes: FRESHSTART_SCORE_CACHE_GIB, else 50 GiB."""
+    text = os.environ.get("FRESHSTART_SCORE_CACHE_GIB", "50")
+    with suppress(ValueError):
+        if float(text) >= 0:
+            return float(text) * 2**30
+    raise InputError(f"FRESHSTART_SCORE_CACHE_GIB must be a number of GiB from 0 on, found {text!r}")
 
 
 def _index(packs: list[Path]) -> Index:

@@ -1,13 +1,13 @@
 """Ray actors over the parts of a corpus: one part in, one part out, nothing but paths and counts between processes.
 
-What a scorer said of a document goes to the score cache, so that a stage that was interrupted, or killed, asks it only
-about the documents of the parts that were in flight. Parts come out equal, byte for byte, whatever the number of
-workers; ``workers=0`` runs the same function without Ray.
+Results go to the score cache, so that a stage that was interrupted, or killed, scores only the documents of the parts
+that were in flight again. Parts come out equal, byte for byte, whatever the number of workers; ``workers=0`` runs the
+same function without Ray.
 
 A worker that dies (or whose machine does) is replaced, and its part is read again one document at a time, with a note
-of the row at hand in the state folder. A row that kills its worker twice is left out from then on; its part is not
-written, all its other rows are in the cache, and the run ends with an error that names part, row and document after
-every other part is finished. A part that raises is not tried again.
+of the row at hand in the state folder. A row that kills its worker twice is left out; its part is not written, all its
+other rows are in the cache, and the run ends with an error that names part, row and document after every other part is
+finished. A part that raises is not tried again.
 
 On a laptop Ray is started here, without dashboard and telemetry, and leaves with the run. On a cluster (RAY_ADDRESS)
 all machines must see the project folder and the state folder under the same path.
@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,16 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS
 class Job:
     """A corpus part, where its scored part goes, and the file that names the row at hand once a worker has died."""
 
-    source: str
-    target: str
-    at: str
+    source: Path
+    target: Path
+    at: Path
     careful: bool = False
-    left_out: tuple[int, ...] = ()
+    killers: tuple[int, ...] = ()  # rows that a worker died on, once a death
+    deaths_without_row: int = 0  # of its workers before any row was begun
 
-
-@dataclass
-class Deaths:
-    """Workers that a part has cost: by row, and before any row was begun."""
-
-    rows: Counter[int] = field(default_factory=Counter)
-    without_row: int = 0
+    @property
+    def left_out(self) -> set[int]:
+        return {row for row in self.killers if self.killers.count(row) >= DEATHS_OF_A_ROW}
 
 
 class Worker:
@@ -71,8 +69,8 @@ class Worker:
 
     def score(self, job: Job) -> PartDone:
         before = (lambda row: _noted(job, row)) if job.careful else None
-        source, target = Path(job.source), Path(job.target)
-        return score_part(source, target, self._loaded, self._record["segments"], made_here(self._record), before)
+        made = made_here(self._record)
+        return score_part(job.source, job.target, self._loaded, self._record["segments"], made, before)
 
     def _loaded(self) -> Scorer:
         if self._scorer is None:
@@ -82,9 +80,8 @@ class Worker:
 
 def made_here(record: dict[str, Any]) -> dict[str, Any]:
     """The fingerprint of scores made by this process: of the scorer, of what cuts segments, and of the device."""
-    made = fingerprint(record) | {
-        "segmenter": {"source_sha256": files.sha256(segments.__file__), "nltk": version("nltk")}
-    }
+    segmenter = {"source_sha256": files.sha256(segments.__file__), "nltk": version("nltk")}
+    made = {**fingerprint(record), "segmenter": segmenter}
     if scorer_class(record["kind"]).on_gpu:  # a network rounds differently on a GPU
         import torch
 
@@ -94,10 +91,10 @@ def made_here(record: dict[str, Any]) -> dict[str, Any]:
 
 def worker_count() -> int | None:
     """FRESHSTART_WORKERS, or None where it is not set."""
-    named = os.environ.get("FRESHSTART_WORKERS")
-    if named is not None and not named.isdigit():
-        raise InputError(f"FRESHSTART_WORKERS must be a whole number from 0 on, found {named!r}")
-    return None if named is None else int(named)
+    text = os.environ.get("FRESHSTART_WORKERS")
+    if text is not None and not text.isdigit():
+        raise InputError(f"FRESHSTART_WORKERS must be a whole number from 0 on, found {text!r}")
+    return None if text is None else int(text)
 
 
 def score_parts(parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, workers: int | None = None) -> int:
@@ -108,39 +105,36 @@ def score_parts(parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, 
     """
     os.environ.update(ONE_THREAD)
     record = files.read_json(scorer_folder / RECORD, f"scorer@{task}")
+    arguments = (str(scorer_folder.resolve()), task, record)
     notes = files.state_folder("scoring").resolve()
-    jobs = [
-        Job(str(source.resolve()), str(target.resolve()), str(notes / files.digest([str(source.resolve()), record])))
-        for source, target in parts
-    ]
+    pairs = [(source.resolve(), target.resolve()) for source, target in parts]
+    jobs = [Job(source, target, notes / files.digest([str(source), record])) for source, target in pairs]
     failed: dict[str, str] = {}
     anew = 0
     run = _here if workers == 0 else _on_ray
     try:
         with Progress(f"scoring with {record['kind']}", len(jobs), "parts") as progress:
-            for job, done, problem in run(jobs, str(scorer_folder.resolve()), task, record, workers):
+            for job, done, problem in run(jobs, arguments, workers):
                 if problem is not None:
-                    failed[f"{Path(job.source).parent.name}/{Path(job.source).name}"] = problem
+                    failed[f"{job.source.parent.name}/{job.source.name}"] = problem
                 anew += done.anew if done else 0
                 progress.advance(note=f"{len(failed)} failed" if failed else f"{anew:,} documents scored anew")
     finally:
         for job in jobs:
-            Path(job.at).unlink(missing_ok=True)
+            job.at.unlink(missing_ok=True)
     if failed:
-        named = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
-        raise InputError(
-            f"{len(failed)} of {len(jobs)} parts could not be scored ({named}). All other documents are scored and kept"
-        )
+        listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
+        count = f"{len(failed)} of {len(jobs)} parts"
+        raise InputError(f"{count} could not be scored ({listed}). All other documents are scored and kept")
     return anew
 
 
 Outcome = tuple[Job, PartDone | None, str | None]
+Arguments = tuple[str, str, dict[str, Any]]  # those of Worker
 
 
-def _here(
-    jobs: list[Job], scorer_folder: str, task: str, record: dict[str, Any], workers: int | None
-) -> Iterator[Outcome]:
-    worker = Worker(scorer_folder, task, record)
+def _here(jobs: list[Job], arguments: Arguments, workers: int | None) -> Iterator[Outcome]:
+    worker = Worker(*arguments)
     for job in jobs:
         try:
             yield job, worker.score(job), None
@@ -150,18 +144,15 @@ def _here(
             yield job, None, failure(error)
 
 
-def _on_ray(
-    jobs: list[Job], scorer_folder: str, task: str, record: dict[str, Any], workers: int | None
-) -> Iterator[Outcome]:
+def _on_ray(jobs: list[Job], arguments: Arguments, workers: int | None) -> Iterator[Outcome]:
     import ray
     from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
     logs = _start(ray, workers)
     try:
-        demand, most = _demand(ray, record, workers)
+        demand, most = _demand(ray, arguments[2], workers)
         actor = ray.remote(max_restarts=0, max_task_retries=0, **demand)(Worker)
-        waiting, deaths = deque(jobs), {job.source: Deaths() for job in jobs}
-        idle: deque[Any] = deque()
+        waiting, idle = deque(jobs), deque[Any]()
         coming: dict[Any, Any] = {}  # the answer that says that a worker is there: the worker
         running: dict[Any, tuple[Any, Job]] = {}
         never_there = 0
@@ -170,7 +161,7 @@ def _on_ray(
                 worker, job = idle.popleft(), waiting.popleft()
                 running[worker.score.remote(job)] = (worker, job)
             while len(coming) + len(running) < min(most, len(waiting) + len(running)):
-                worker = actor.remote(scorer_folder, task, record)
+                worker = actor.remote(*arguments)
                 coming[worker.ready.remote()] = worker
             done, _ = ray.wait([*running, *coming], num_returns=1, timeout=PATIENCE_SECONDS)
             if not done:
@@ -188,16 +179,16 @@ def _on_ray(
             else:
                 worker, job = running.pop(done[0])
                 try:
-                    found = ray.get(done[0])
+                    part = ray.get(done[0])
                     idle.append(worker)
-                    yield job, found, _named(job, found.left_out, logs)
+                    yield job, part, _named(job, part.left_out, logs)
                 except RayTaskError as error:
                     if isinstance(error.cause, InputError | OSError):
                         raise error.cause from None
                     idle.append(worker)
                     yield job, None, failure(error.cause)
                 except (RayActorError, OutOfMemoryError) as error:
-                    again, problem = _after_death(job, deaths[job.source], f"{failure(error)}; logs: {logs}")
+                    again, problem = _after_death(job, f"{failure(error)}; logs: {logs}")
                     if again is None:
                         yield job, None, problem
                     else:
@@ -232,14 +223,11 @@ def _demand(ray: Any, record: dict[str, Any], workers: int | None) -> tuple[dict
 
 def gpu_share() -> float:
     """FRESHSTART_GPU_SHARE: the share of a GPU that a worker of a neural scorer takes; 1 where it is not set."""
-    named = os.environ.get("FRESHSTART_GPU_SHARE", "1")
-    try:
-        share = float(named)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise InputError(f"FRESHSTART_GPU_SHARE must be above 0 and at most 1, found {named!r}")
-    return share
+    text = os.environ.get("FRESHSTART_GPU_SHARE", "1")
+    with suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise InputError(f"FRESHSTART_GPU_SHARE must be above 0 and at most 1, found {text!r}")
 
 
 def processors() -> int:
@@ -251,35 +239,33 @@ def _noted(job: Job, row: int) -> bool:
     """Write down the row at hand; false for a row that is left out."""
     if row in job.left_out:
         return False
-    Path(job.at).write_text(str(row), encoding="utf-8")
+    job.at.write_text(str(row), encoding="utf-8")
     return True
 
 
-def _after_death(job: Job, deaths: Deaths, why: str) -> tuple[Job | None, str | None]:
+def _after_death(job: Job, why: str) -> tuple[Job | None, str | None]:
     """The job to try again after its worker died, or why it is given up."""
     if not job.careful:
-        Path(job.at).unlink(missing_ok=True)
+        job.at.unlink(missing_ok=True)
         return replace(job, careful=True), None
     try:
-        row = int(Path(job.at).read_text(encoding="utf-8"))
+        row = int(job.at.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        deaths.without_row += 1
-        again = job if deaths.without_row < DEATHS_WITHOUT_A_ROW else None
-        return again, f"its worker died {DEATHS_WITHOUT_A_ROW + 1} times before the first row ({why})"
-    Path(job.at).unlink()
-    deaths.rows[row] += 1
-    if deaths.rows[row] < DEATHS_OF_A_ROW:
-        return job, None
-    again = replace(job, left_out=(*job.left_out, row))
-    if len(again.left_out) > ROWS_LEFT_OUT:
-        return None, f"{_named(again, again.left_out, why)}; there may be more"
-    return again, None
+        again = replace(job, deaths_without_row=job.deaths_without_row + 1)
+        if again.deaths_without_row < DEATHS_WITHOUT_A_ROW:
+            return again, None
+        return None, f"its worker died {DEATHS_WITHOUT_A_ROW + 1} times before the first row ({why})"
+    job.at.unlink()
+    again = replace(job, killers=(*job.killers, row))
+    if len(again.left_out) <= ROWS_LEFT_OUT:
+        return again, None
+    return None, f"{_named(again, again.left_out, why)}; there may be more"
 
 
-def _named(job: Job, rows: Sequence[int], where: str) -> str | None:
+def _named(job: Job, rows: Collection[int], where: str) -> str | None:
     """The rows that killed their worker, with their documents."""
     if not rows:
         return None
     ids = files.read_table(job.source, "corpus", ["doc_id"])["doc_id"]
-    named = ", ".join(f"row {row} (document {ids[row].as_py()})" for row in sorted(rows))
-    return f"{named} killed the worker {DEATHS_OF_A_ROW} times; logs: {where}"
+    listed = ", ".join(f"row {row} (document {ids[row].as_py()})" for row in sorted(rows))
+    return f"{listed} killed the worker {DEATHS_OF_A_ROW} times; logs: {where}"

@@ -8,12 +8,13 @@ counted by reason and left out of every other figure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from freshstart import files
 
@@ -31,67 +32,57 @@ def report(parts: Sequence[Path]) -> dict[str, Any]:
     import polars as pl
 
     table = pl.scan_parquet(list(parts))
-    reason = pl.col("error").str.split(":").list.first()
-    totals = _collected(
-        table.select(
-            documents=pl.len(),
-            characters=pl.col("segment_ends").list.last().sum(),
-            failed=pl.col("error").is_not_null().sum(),
-        )
-    ).row(0, named=True)
-    errors = _collected(
-        table.filter(pl.col("error").is_not_null())
-        .group_by(reason.alias("reason"))
-        .agg(count=pl.len(), examples=pl.col("doc_id").sort().head(EXAMPLES))
-        .sort(["count", "reason"], descending=[True, False])
-    )
-    kinds = _collected(
-        table.select(kind=pl.col("reasons").explode(empty_as_null=True).struct.field("kind"))
-        .drop_nulls()
-        .group_by("kind")
-        .agg(count=pl.len())
-        .sort(["count", "kind"], descending=[True, False])
-    )
-    segments = _spread(lambda: (_flat(column) for column in _columns(parts, "scores")))
-    documents = _spread(lambda: (_flat(column) for column in _columns(parts, "avg_score")))
+    totals = table.select(
+        documents=pl.len(),
+        characters=pl.col("segment_ends").list.last().sum(),
+        failed=pl.col("error").is_not_null().sum(),
+    ).collect(engine="streaming")
+    failed = table.filter(pl.col("error").is_not_null())
+    reasons = failed.select("doc_id", kind=pl.col("error").str.split(":").list.first())
+    errors = _counted(reasons, examples=pl.col("doc_id").sort().head(EXAMPLES))
+    kinds = table.select(kind=pl.col("reasons").explode(empty_as_null=True).struct.field("kind"))
+    counts = _counted(kinds.drop_nulls())
+    segments, segment_score = _spread(parts, "scores")
+    _, document_score = _spread(parts, "avg_score")
+    documents, characters, failures = totals.row(0)
     return {
-        "documents": totals["documents"],
-        "characters": totals["characters"] or 0,
-        "segments": segments["count"],
+        "documents": documents,
+        "characters": characters or 0,
+        "segments": segments,
         "without_score": {
-            "share": totals["failed"] / max(totals["documents"], 1),
-            "by_reason": dict(zip(errors["reason"], errors["count"], strict=True)),
+            "share": failures / max(documents, 1),
+            "by_reason": dict(zip(errors["kind"], errors["count"], strict=True)),
         },
-        "without_score_examples": dict(zip(errors["reason"], errors["examples"].to_list(), strict=True)),
-        "share_segments_above_0": 1 - segments["share_zero"] if segments["count"] else 0.0,
-        "segment_score": {key: value for key, value in segments.items() if key != "count"},
-        "document_score": {key: value for key, value in documents.items() if key != "count"},
-        "found": dict(zip(kinds["kind"], kinds["count"], strict=True)),
+        "without_score_examples": dict(zip(errors["kind"], errors["examples"].to_list(), strict=True)),
+        "share_segments_above_0": 1 - segment_score["share_zero"] if segments else 0.0,
+        "segment_score": segment_score,
+        "document_score": document_score,
+        "found": dict(zip(counts["kind"], counts["count"], strict=True)),
     }
 
 
-def _collected(frame: pl.LazyFrame) -> pl.DataFrame:
-    return frame.collect(engine="streaming")
+def _counted(rows: pl.LazyFrame, **more: pl.Expr) -> pl.DataFrame:
+    """How often each ``kind`` occurs, the most frequent first."""
+    import polars as pl
+
+    groups = rows.group_by("kind").agg(count=pl.len(), **more).sort(["count", "kind"], descending=[True, False])
+    return groups.collect(engine="streaming")
 
 
-def _columns(parts: Sequence[Path], name: str) -> Iterator[pa.ChunkedArray]:
+def _numbers(parts: Sequence[Path], name: str) -> Iterator[np.ndarray]:
+    """The numbers in a column of numbers, or of lists of them, part by part and without the nulls; float32."""
     for path in parts:
-        yield files.read_table(path, "score", [name])[name]
+        column = files.read_table(path, "score", [name])[name]
+        values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        yield values.drop_null().to_numpy().astype(np.float32) + 0.0  # no minus zero
 
 
-def _flat(column: pa.ChunkedArray) -> np.ndarray:
-    """The numbers of a column of numbers, or of lists of them, without the nulls; float32."""
-    import pyarrow.compute as pc
-
-    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-    return values.drop_null().combine_chunks().to_numpy(zero_copy_only=False).astype(np.float32) + 0.0  # no minus zero
-
-
-def _spread(stream: Callable[[], Iterator[np.ndarray]]) -> dict[str, Any]:
-    """Count, mean, share of zeros, quantiles (linear between neighbours) and histogram of numbers of at least 0."""
+def _spread(parts: Sequence[Path], name: str) -> tuple[int, dict[str, Any]]:
+    """The count of a column's numbers, which are at least 0, and their mean, share of zeros, quantiles (linear between
+    neighbours) and histogram."""
     upper = np.zeros(HALF, np.int64)
     total, zeros, top = 0.0, 0, 0.0
-    for values in stream():
+    for values in _numbers(parts, name):
         if len(values):
             upper += np.bincount(values.view(np.uint32) >> 16, minlength=HALF)
             total += float(values.sum(dtype=np.float64))
@@ -99,7 +90,7 @@ def _spread(stream: Callable[[], Iterator[np.ndarray]]) -> dict[str, Any]:
             top = max(top, float(values.max()))
     count = int(upper.sum())
     if not count:
-        return {"count": 0, "mean": None, "quantiles": {}, "histogram": {"edges": [], "counts": []}}
+        return 0, {"mean": None, "quantiles": {}, "histogram": {"edges": [], "counts": []}}
     places = np.array(LEVELS) * (count - 1)
     ranks = np.unique(np.concatenate([np.floor(places), np.ceil(places)]).astype(np.int64))
     below = np.cumsum(upper)
@@ -107,24 +98,19 @@ def _spread(stream: Callable[[], Iterator[np.ndarray]]) -> dict[str, Any]:
     lower = {half: np.zeros(HALF, np.int64) for half in np.unique(among).tolist()}
     edges = np.linspace(0.0, top or 1.0, BINS + 1)
     counts = np.zeros(BINS, np.int64)
-    for values in stream():
+    for values in _numbers(parts, name):
         counts += np.histogram(values, bins=BINS, range=(0.0, top or 1.0))[0]
         bits = values.view(np.uint32)
-        for half, found in lower.items():
-            found += np.bincount(bits[bits >> 16 == half] & (HALF - 1), minlength=HALF)
-    at_rank = {}
-    for rank, half in zip(ranks.tolist(), among.tolist(), strict=True):
-        before = int(below[half - 1]) if half else 0
-        low = int(np.searchsorted(np.cumsum(lower[half]), rank - before, side="right"))
-        at_rank[rank] = float(np.array([(half << 16) | low], np.uint32).view(np.float32)[0])
-    quantiles = {
-        str(level): at_rank[int(place)] + (place - int(place)) * (at_rank[int(np.ceil(place))] - at_rank[int(place)])
-        for level, place in zip(LEVELS, places.tolist(), strict=True)
-    }
-    return {
-        "count": count,
+        for half, tally in lower.items():
+            tally += np.bincount(bits[bits >> 16 == half] & (HALF - 1), minlength=HALF)
+    bits_at = [
+        half << 16 | int(np.searchsorted(np.cumsum(lower[half]), rank - (below[half] - upper[half]), side="right"))
+        for rank, half in zip(ranks, among.tolist(), strict=True)
+    ]
+    quantiles = np.interp(places, ranks, np.array(bits_at, np.uint32).view(np.float32))
+    return count, {
         "mean": total / count,
         "share_zero": zeros / count,
-        "quantiles": quantiles,
+        "quantiles": dict(zip(map(str, LEVELS), quantiles.tolist(), strict=True)),
         "histogram": {"edges": [round(float(edge), 8) for edge in edges], "counts": counts.tolist()},
     }

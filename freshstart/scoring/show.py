@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +25,19 @@ def show(paths: Sequence[str], task: str, folder: Path | None, as_json: bool) ->
     everything = params.load()
     with _scorer(everything, everything.task(task), folder) as (scorer, record):
         for name, text in _texts(paths):
-            found = scored(text, scorer, record)
-            print(json.dumps({"path": name, **found}, ensure_ascii=False) if as_json else _readable(name, found))
+            result = scored(text, scorer, record)
+            print(json.dumps({"path": name, **result}, ensure_ascii=False) if as_json else _readable(name, result))
 
 
 def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[str, Any]:
     """The score of the whole text, and each segment with its place, line, score and the kinds that were found in it."""
     ends = SEGMENTERS[record["segments"]](text)
     whole, parts = scorer.score([(text, [len(text)])])[0], scorer.score([(text, ends)])[0]
-    findings = sorted(parts.findings, key=lambda finding: finding.begin)
-    segments, begin, line, at = [], 0, 1, 0
-    for number, end in enumerate(ends):
-        kinds: Counter[str] = Counter()
-        while at < len(findings) and (findings[at].begin < end or number == len(ends) - 1):
-            kinds[findings[at].kind] += 1
-            at += 1
+    kinds: list[Counter[str]] = [Counter() for _ in ends]
+    for finding in parts.findings:
+        kinds[min(bisect_right(ends, finding.begin), len(ends) - 1)][finding.kind] += 1
+    segments, line = [], 1
+    for number, (begin, end) in enumerate(pairwise([0, *ends])):
         piece = text[begin:end]
         blank = piece[: len(piece) - len(piece.lstrip())].count("\n")
         segments.append(
@@ -46,11 +46,11 @@ def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[st
                 "end": end,
                 "line": line + blank,
                 "score": parts.scores[number] if parts.scores else None,
-                "found": dict(kinds),
+                "found": dict(kinds[number]),
                 "text": piece,
             }
         )
-        begin, line = end, line + piece.count("\n")
+        line += piece.count("\n")
     problem = parts.error or parts.unreadable
     return {"score": whole.scores[0] if whole.scores else None, "problem": problem, "segments": segments}
 
@@ -98,12 +98,12 @@ def _read(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8 (byte {error.start:,})") from None
 
 
-def _readable(name: str, found: dict[str, Any]) -> str:
-    bad = [segment for segment in found["segments"] if segment["score"]]
-    said = "no score" if found["score"] is None else f"score {found['score']:.5g}"
-    lines = [f"{name}: {said}, {len(bad)} of {len(found['segments'])} segments above 0"]
-    if found["problem"]:
-        lines.append(f"  {found['problem']}")
+def _readable(name: str, result: dict[str, Any]) -> str:
+    bad = [segment for segment in result["segments"] if segment["score"]]
+    score = "no score" if result["score"] is None else f"score {result['score']:.5g}"
+    lines = [f"{name}: {score}, {len(bad)} of {len(result['segments'])} segments above 0"]
+    if result["problem"]:
+        lines.append(f"  {result['problem']}")
     for segment in bad:
         kinds = ", ".join(kind if count == 1 else f"{kind} x{count}" for kind, count in segment["found"].items())
         text = " ".join(segment["text"].split())

@@ -1,9 +1,9 @@
 """The scored table: one corpus part in, one scored part out, with the same rows in the same order.
 
 To the corpus' columns it adds ``segment_ends`` (character offsets), ``scores`` (one a segment; null where scoring
-failed), ``avg_score`` (their plain mean, the paper's document score), ``reasons`` (spans of what was found) and
-``error``. The schema's metadata carries the fingerprint of everything that the scores depend on, so that equal inputs
-make equal bytes whatever made them, and whatever the cache already knew.
+failed), ``avg_score`` (their mean, the paper's document score), ``reasons`` (spans of what was found) and ``error``.
+The schema's metadata carries the fingerprint of all that the scores depend on; equal inputs make equal bytes, whatever
+the cache already knew.
 
 A corpus part may bring published scores along, with the segments that they belong to (columns ``segment_ends``,
 ``scores``, ``check_again``). They are taken as they are; only documents to check again are scored here.
@@ -12,7 +12,7 @@ A corpus part may bring published scores along, with the segments that they belo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from freshstart import files
-from freshstart.schema import CORPUS, FINGERPRINT_KEY, PUBLISHED, PUBLISHED_KEY, REASON, RESULT, RESULTS, SCORED
+from freshstart.schema import CORPUS, FINGERPRINT_KEY, PUBLISHED, PUBLISHED_KEY, RESULT, RESULTS, SCORED
 from freshstart.scorers import Scorer
 from freshstart.scoring.cache import Cache
 from freshstart.scoring.segments import SEGMENTERS
@@ -58,13 +58,13 @@ def score_part(
     tables, known = [RESULT.empty_table()], set()
     if (published := (part.schema.metadata or {}).get(PUBLISHED_KEY)) is not None:
         full["published"] = json.loads(published)
-        tables.append(_brought(files.read_table(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
+        tables.append(_published(files.read_table(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
         known.update(tables[-1]["doc_id"].to_pylist())
     cache = Cache(fingerprint)
-    found = cache.find([doc_id for doc_id in ids if doc_id not in known])
-    if found is not None:
-        tables.append(found)
-        known.update(found["doc_id"].to_pylist())
+    cached = cache.find([doc_id for doc_id in ids if doc_id not in known])
+    if cached is not None:
+        tables.append(cached)
+        known.update(cached["doc_id"].to_pylist())
     todo = [row for row, doc_id in enumerate(ids) if doc_id not in known]
     left_out = []
     if todo:
@@ -80,11 +80,11 @@ def score_part(
         return PartDone(0, len(todo) - len(left_out), tuple(left_out))
     results = pa.concat_tables(tables)
     place = {doc_id: row for row, doc_id in enumerate(results["doc_id"].to_pylist())}
-    results = results.take([place[doc_id] for doc_id in ids]).combine_chunks()
-    columns = {**{name: part[name] for name in CORPUS.names}, **{name: results[name] for name in RESULTS}}
-    arrays = [_flat(columns[field.name], field.type) for field in SCORED]
+    results = results.take([place[doc_id] for doc_id in ids])
+    columns = {name: part[name] for name in CORPUS.names} | {name: results[name] for name in RESULTS}
     metadata = {FINGERPRINT_KEY: json.dumps(full, sort_keys=True).encode()}
-    files.write_table(target, pa.Table.from_arrays(arrays, schema=SCORED.with_metadata(metadata)))
+    # In one piece: what pages a file gets must not depend on where its rows came from
+    files.write_table(target, pa.table(columns).cast(SCORED).combine_chunks().replace_schema_metadata(metadata))
     return PartDone(len(ids) - results["error"].null_count, len(todo))
 
 
@@ -92,50 +92,33 @@ def _scored(
     batches: Iterable[list[int]], texts: pa.ChunkedArray, ids: Sequence[str], scorer: Scorer, cut: Callable
 ) -> pa.Table:
     """The results of the rows in ``batches``."""
-    columns: dict[str, list[Any]] = {name: [] for name in RESULT.names}
+    results = []
     for rows in batches:
         documents = [(text, cut(text)) for text in (texts[row].as_py() for row in rows)]
         for row, (_, ends), scored in zip(rows, documents, scorer.score(documents), strict=True):
             error = scored.error or scored.unreadable
-            scores = None if error else np.array(scored.scores, dtype=np.float32)
-            columns["doc_id"].append(ids[row])
-            columns["segment_ends"].append(list(ends))
-            columns["scores"].append(scores)
-            columns["avg_score"].append(None if scores is None else float(np.mean(scores, dtype=np.float64)))
-            columns["reasons"].append([{"begin": f.begin, "end": f.end, "kind": f.kind} for f in scored.findings])
-            columns["error"].append(error)
-    return pa.Table.from_arrays([pa.array(columns[field.name], type=field.type) for field in RESULT], schema=RESULT)
+            reasons = [{"begin": f.begin, "end": f.end, "kind": f.kind} for f in scored.findings]
+            results.append(_result(ids[row], list(ends), None if error else scored.scores, reasons, error))
+    return pa.Table.from_pylist(results, RESULT)
 
 
-def _brought(part: pa.Table) -> pa.Table:
+def _published(part: pa.Table) -> pa.Table:
     """The published scores of the documents that need no second look."""
-    rows = part.filter(pc.invert(part["check_again"]))
-    means = [float(np.mean(np.array(scores, np.float32), dtype=np.float64)) for scores in rows["scores"].to_pylist()]
-    columns = {
-        "doc_id": rows["doc_id"],
-        "segment_ends": rows["segment_ends"],
-        "scores": rows["scores"],
-        "avg_score": pa.array(means, pa.float32()),
-        "reasons": pa.array([[] for _ in means], pa.list_(REASON)),
-        "error": pa.nulls(len(means), pa.string()),
-    }
-    return pa.Table.from_arrays([_flat(columns[field.name], field.type) for field in RESULT], schema=RESULT)
+    rows = part.filter(pc.invert(part["check_again"])).to_pylist()
+    results = [_result(row["doc_id"], row["segment_ends"], row["scores"], [], None) for row in rows]
+    return pa.Table.from_pylist(results, RESULT)
 
 
-def _flat(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    """One array of a type; what pages a file gets must not depend on where its rows came from."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return whole.cast(kind)
+def _result(
+    doc_id: str, ends: list[int], scores: Sequence[float] | None, reasons: list[dict[str, Any]], error: str | None
+) -> dict[str, Any]:
+    values = None if scores is None else np.array(scores, dtype=np.float32)
+    mean = float(np.mean(values, dtype=np.float64)) if values is not None and len(values) else None
+    return dict(zip(RESULT.names, (doc_id, ends, values, mean, reasons, error), strict=True))
 
 
-def _batches(rows: Sequence[int], texts: pa.ChunkedArray) -> Iterator[list[int]]:
-    batch: list[int] = []
-    held = 0
-    for row in rows:
-        batch.append(row)
-        held += len(texts[row].as_py())
-        if held >= BATCH_CHARACTERS:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
+def _batches(rows: Sequence[int], texts: pa.ChunkedArray) -> list[list[int]]:
+    """The rows in batches of about BATCH_CHARACTERS."""
+    sizes = pc.utf8_length(texts).to_numpy()[rows]
+    numbers = (np.cumsum(sizes) - sizes) // BATCH_CHARACTERS
+    return [batch.tolist() for batch in np.split(rows, np.flatnonzero(np.diff(numbers)) + 1)]

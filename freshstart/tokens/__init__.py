@@ -21,12 +21,12 @@ class Control:
 
 def written(controls: Iterable[Control]) -> list[dict[str, Any]]:
     """The list of control tokens as manifests and model records hold it."""
-    return [asdict(one) for one in controls]
+    return [asdict(control) for control in controls]
 
 
-def read(raw: Iterable[Mapping[str, Any]]) -> tuple[Control, ...]:
+def read(controls: Iterable[Mapping[str, Any]]) -> tuple[Control, ...]:
     """The list of control tokens of a manifest or a model's record."""
-    return tuple(Control(**one) for one in raw)
+    return tuple(Control(**control) for control in controls)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,6 @@ plain stream back, token for token.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from freshstart import files
 from freshstart.errors import InputError
 from freshstart.imports import code_digest
 from freshstart.objectives import NONE, Numbers, Objective, ObjectiveSettings, TrainScores
-from freshstart.tokens.store import FORMAT, MANIFEST, NpyWriter, Stream, file_digests, read_manifest
+from freshstart.tokens.store import Stream, StreamWriter, read_manifest, write_manifest
 
 CHUNK_DOCUMENTS = 256
 
@@ -58,27 +55,25 @@ def build(
             "tell whether they were divided by length once or twice: use mle, conditional or unlikelihood with "
             "good: {score: 0.0}, or score the corpus here (kind: hub)"
         )
-    document_scores = np.asarray(plain.documents("scores"))
-    scores = train_scores(plain.stream, document_scores)
+    segment_scores, document_scores = np.asarray(plain.stream.segment_scores), np.asarray(plain.documents("scores"))
+    scored = ~np.isnan(segment_scores)
+    lengths = np.diff(plain.stream.segment_ends, prepend=0)
+    scores = TrainScores(segment_scores[scored], lengths[scored], document_scores)
     if not len(scores.segments):
         raise InputError(
             f"{plain.folder} holds no scored segment: every document was left out ({source['documents_left_out']})"
         )
     numbers = objective.resolve(settings, scores)
     good = settings.good.threshold(scores.segments)
-    kept = np.ones(len(document_scores), dtype=bool)
+    bad = scores.segments > np.float32(good)
+    kept = np.ones(len(scores.documents), dtype=bool)
     left_out = dict(source["documents_left_out"])
     if objective.keep is not None:
-        kept = objective.keep(document_scores, numbers)
+        kept = objective.keep(scores.documents, numbers)
         left_out["filtered"] = int((~kept).sum())
-        _write(folder, source, _filtered(plain.stream, kept))
-    elif objective.label is not None:
-        ids, segments = plain.documents("ids"), plain.documents("segments")
-        _write(
-            folder, source, _controlled(plain.stream, ids, segments, Labels(objective, numbers, source, corpus_seed))
-        )
-    own = plain.folder if needs.stream == "plain" else folder
-    tokens = len(np.load(own / "tokens.npy", mmap_mode="r"))
+    if needs.stream != "plain":
+        _write(folder, plain, kept, objective, numbers, corpus_seed)
+    tokens = len(np.load((plain.folder if needs.stream == "plain" else folder) / "tokens.npy", mmap_mode="r"))
     repetition = settings.positions / max(tokens, 1)
     if numbers.get("budget") == "fresh" and repetition > 1:
         raise InputError(
@@ -86,8 +81,7 @@ def build(
             f"budget of {settings.positions:,}: raise corpus.{plain.task}.train_characters about {repetition:.1f} "
             "times, or set budget: repeat"
         )
-    manifest = {
-        "format": FORMAT,
+    entries = {
         "objective": objective.name,
         "stream": needs.stream,
         "code_sha256": code_digest(f"freshstart.objectives.{objective.name}"),
@@ -96,67 +90,35 @@ def build(
         "good_threshold": good,
         "segments": source["scorer"]["segments"],
         "controls": source["controls"] if needs.stream == "control" else [],
-        "share_segments_good": float((scores.segments <= np.float32(good)).mean()),
-        "share_tokens_bad": float(scores.tokens[scores.segments > np.float32(good)].sum() / scores.tokens.sum()),
+        "share_segments_good": float((~bad).mean()),
+        "share_tokens_bad": float(scores.tokens[bad].sum() / scores.tokens.sum()),
         "tokens": tokens,
         "documents": int(kept.sum()),
         "documents_left_out": left_out,
         "repetition": repetition,
         "plain_sha256": source["sha256"],
-        "sha256": file_digests(folder),
     }
-    files.write_json(folder / MANIFEST, manifest)
-    return manifest
+    return write_manifest(folder, entries)
 
 
-def untouched(
-    objective: Objective,
-    numbers: Numbers,
-    free: np.ndarray,
-    plain: Plain,
-    folder: Path,
-    corpus_seed: int,
-    manifest: dict[str, Any],
-) -> None:
+def write_rest(
+    objective: Objective, numbers: Numbers, free: np.ndarray, plain: Plain, folder: Path, corpus_seed: int
+) -> dict[str, Any]:
     """Write the stream that an objective makes of the ``free`` documents alone (bool, one a document) to ``folder``.
 
-    ``manifest`` is what its manifest says beside the counts and digests.
+    Gives what its manifest is to say of it.
     """
     if objective.keep is not None:
         free = free & objective.keep(np.asarray(plain.documents("scores")), numbers)
     if not free.any():
         raise InputError(f"{objective.name} keeps none of the documents that mle has left: enlarge the corpus")
-    files.fresh_folder(folder)
-    _write(folder, plain.manifest, _filtered(plain.stream, free))
-    if objective.label is not None:
-        ids = plain.documents("ids")[free]
-        counts = np.diff(plain.documents("segments"), prepend=0)[free]
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            whole = Path(temporary)
-            for path in folder.glob("*.npy"):
-                path.rename(whole / path.name)
-            text = Stream.open(whole, plain.task)
-            labels = Labels(objective, numbers, plain.manifest, corpus_seed)
-            _write(folder, plain.manifest, _controlled(text, ids, np.cumsum(counts), labels))
-    files.write_json(
-        folder / MANIFEST,
-        {
-            "format": FORMAT,
-            "objective": objective.name,
-            **manifest,
-            "documents": int(free.sum()),
-            "document_places": np.flatnonzero(free).tolist(),
-            "tokens": len(np.load(folder / "tokens.npy", mmap_mode="r")),
-            "sha256": file_digests(folder),
-        },
-    )
-
-
-def train_scores(stream: Stream, document_scores: np.ndarray) -> TrainScores:
-    """The scored spans of a plain stream, with their numbers of tokens, and the scores of its documents."""
-    lengths = np.diff(stream.segment_ends, prepend=0)
-    scored = ~np.isnan(stream.segment_scores)
-    return TrainScores(np.asarray(stream.segment_scores)[scored], lengths[scored], document_scores)
+    _write(folder, plain, free, objective, numbers, corpus_seed)
+    return {
+        "objective": objective.name,
+        "documents": int(free.sum()),
+        "document_places": np.flatnonzero(free).tolist(),
+        "tokens": len(np.load(folder / "tokens.npy", mmap_mode="r")),
+    }
 
 
 def uniform(corpus_seed: int, document_ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
@@ -167,8 +129,8 @@ def uniform(corpus_seed: int, document_ids: np.ndarray, segments: np.ndarray) ->
     with np.errstate(over="ignore"):
         words = np.ascontiguousarray(document_ids).view(np.uint64)
         base = _splitmix(words[:, 0] ^ _splitmix(words[:, 1] ^ np.uint64(corpus_seed)))
-        place = np.concatenate([np.arange(count, dtype=np.uint64) for count in segments] or [np.zeros(0, np.uint64)])
-        mixed = _splitmix(np.repeat(base, segments) + place * np.uint64(0x9E3779B97F4A7C15))
+        place = np.arange(segments.sum()) - np.repeat(np.cumsum(segments) - segments, segments)
+        mixed = _splitmix(np.repeat(base, segments) + place.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     return (mixed >> np.uint64(11)).astype(np.float64) / 2**53
 
 
@@ -179,91 +141,47 @@ def _splitmix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-Piece = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # tokens, span ends, span scores, document ends
+def _write(
+    folder: Path, plain: Plain, kept: np.ndarray, objective: Objective, numbers: Numbers, corpus_seed: int
+) -> None:
+    """Write the stream of the documents that are kept, with control tokens where the objective labels segments."""
+    stream, ids, segments = plain.stream, plain.documents("ids"), plain.documents("segments")
+    control = np.array([token["id"] for token in plain.manifest["controls"]])
+    with StreamWriter(folder, np.dtype(plain.manifest["dtype"])) as writer:
+        for begin in range(0, len(kept), CHUNK_DOCUMENTS):
+            chunk = slice(begin, begin + CHUNK_DOCUMENTS)
+            chosen = kept[chunk]
+            token, span = (int(stream.document_ends[begin - 1]), int(segments[begin - 1])) if begin else (0, 0)
+            sizes, spans = np.diff(stream.document_ends[chunk], prepend=token), np.diff(segments[chunk], prepend=span)
+            of_tokens, of_spans = np.repeat(chosen, sizes), np.repeat(chosen, spans)
+            tokens = stream.tokens[token : token + len(of_tokens)][of_tokens]
+            lengths = np.diff(stream.segment_ends[span : span + len(of_spans)], prepend=token)[of_spans]
+            scores = stream.segment_scores[span : span + len(of_spans)][of_spans]
+            sizes, spans = sizes[chosen], spans[chosen]
+            if objective.label is not None:
+                draws = uniform(corpus_seed, ids[chunk][chosen], spans - 1)  # the end of text has a span and no label
+                labels = _labels(objective, numbers, scores, lengths, draws, len(control))
+                marked = np.flatnonzero(labels != NONE)
+                document = np.repeat(np.arange(len(sizes)), spans)
+                sizes = sizes + np.bincount(document[marked], minlength=len(sizes))
+                tokens = np.insert(tokens, (np.cumsum(lengths) - lengths)[marked], control[labels[marked]])
+                lengths, scores = np.insert(lengths, marked, 1), np.insert(scores, marked, np.float32(np.nan))
+            writer.append(tokens, lengths, scores, sizes)
 
 
-def _filtered(stream: Stream, kept: np.ndarray) -> Iterator[Piece]:
-    for begin, end, document_ends, span_ends, span_scores in _documents(stream):
-        chosen = np.flatnonzero(kept[begin:end])
-        document_begins = np.concatenate([[0], document_ends[:-1]])
-        owner = np.searchsorted(document_ends, span_ends - 1, side="right")
-        mine = np.isin(owner, chosen)
-        lengths = np.diff(span_ends, prepend=0)[mine]
-        offset = stream.document_ends[begin - 1] if begin else 0
-        tokens = [stream.tokens[offset + document_begins[i] : offset + document_ends[i]] for i in chosen]
-        sizes = (document_ends - document_begins)[chosen]
-        if len(chosen):
-            yield np.concatenate(tokens), np.cumsum(lengths), span_scores[mine], np.cumsum(sizes)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """How the segments of a stream get control tokens."""
-
-    objective: Objective
-    numbers: Numbers
-    source: dict[str, Any]
-    corpus_seed: int
-
-    def of(self, span_scores: np.ndarray, lengths: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> np.ndarray:
-        """The label of each span of a few documents; NONE for spans without a score or without a token."""
-        assert self.objective.label is not None
-        scored = ~np.isnan(span_scores)
-        draws = uniform(self.corpus_seed, ids, segments)
-        labels = np.full(len(span_scores), NONE, dtype=np.int64)
-        labels[scored] = self.objective.label(span_scores[scored], draws, self.numbers)
-        labels[lengths == 0] = NONE
-        known = len(self.source["controls"])
-        if labels.max(initial=NONE) >= known:
-            raise InputError(
-                f"{self.objective.name} labels a segment {labels.max()}, but the tokenizer has {known} control tokens: "
-                "name the others in tokenizer.<task>.controls"
-            )
-        return labels
-
-
-def _controlled(stream: Stream, ids: np.ndarray, segments: np.ndarray, labels: Labels) -> Iterator[Piece]:
-    control = np.array([one["id"] for one in labels.source["controls"]])
-    for begin, end, document_ends, span_ends, span_scores in _documents(stream):
-        lengths = np.diff(span_ends, prepend=0)
-        counts = np.diff(segments[begin:end], prepend=segments[begin - 1] if begin else 0) - 1  # the end of text's span
-        found = labels.of(span_scores, lengths, ids[begin:end], counts)
-        labelled = np.flatnonzero(found != NONE)
-        starts = (span_ends - lengths)[labelled]
-        offset = stream.document_ends[begin - 1] if begin else 0
-        tokens = np.insert(stream.tokens[offset : offset + document_ends[-1]], starts, control[found[labelled]])
-        new_lengths = np.insert(lengths, labelled, 1)
-        new_scores = np.insert(span_scores, labelled, np.float32(np.nan))
-        before = np.searchsorted(starts, document_ends, side="left")
-        yield tokens, np.cumsum(new_lengths), new_scores, document_ends + before
-
-
-def _documents(stream: Stream) -> Iterator[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]:
-    """A few hundred documents at a time: their range, and their ends, span ends (from 0) and span scores."""
-    documents = len(stream.document_ends)
-    for begin in range(0, documents, CHUNK_DOCUMENTS):
-        end = min(begin + CHUNK_DOCUMENTS, documents)
-        offset = int(stream.document_ends[begin - 1]) if begin else 0
-        first = np.searchsorted(stream.segment_ends, np.int64(offset), side="right") if begin else 0
-        last = np.searchsorted(stream.segment_ends, np.int64(stream.document_ends[end - 1]), side="right")
-        yield (
-            begin,
-            end,
-            np.asarray(stream.document_ends[begin:end]) - offset,
-            np.asarray(stream.segment_ends[first:last]) - offset,
-            np.asarray(stream.segment_scores[first:last]),
+def _labels(
+    objective: Objective, numbers: Numbers, scores: np.ndarray, lengths: np.ndarray, draws: np.ndarray, controls: int
+) -> np.ndarray:
+    """The label of each span; NONE for spans without a score or without a token. ``draws`` has one for each scored."""
+    assert objective.label is not None
+    scored = ~np.isnan(scores)
+    labels = np.full(len(scores), NONE, dtype=np.int64)
+    labels[scored] = objective.label(scores[scored], draws, numbers)
+    unknown = labels[(labels < NONE) | (labels >= controls)]
+    if len(unknown):
+        raise InputError(
+            f"{objective.name} labels a segment {unknown[0]}, but the tokenizer has {controls} control tokens: name "
+            "the others in tokenizer.<task>.controls"
         )
-
-
-def _write(folder: Path, source: dict[str, Any], pieces: Iterator[Piece]) -> None:
-    with (
-        NpyWriter(folder / "tokens.npy", np.dtype(source["dtype"])) as tokens,
-        NpyWriter(folder / "segment_ends.npy", np.int64) as span_ends,
-        NpyWriter(folder / "segment_scores.npy", np.float32) as span_scores,
-        NpyWriter(folder / "document_ends.npy", np.int64) as document_ends,
-    ):
-        for piece, ends, scores, documents in pieces:
-            span_ends.append(tokens.length + ends)
-            document_ends.append(tokens.length + documents)
-            span_scores.append(scores)
-            tokens.append(piece)
+    labels[lengths == 0] = NONE
+    return labels

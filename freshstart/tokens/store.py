@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import mmap
 import struct
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -20,20 +22,21 @@ from freshstart.errors import InputError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+ARRAYS = {"segment_ends": np.dtype("i8"), "segment_scores": np.dtype("f4"), "document_ends": np.dtype("i8")}
 _HEADER_BYTES = 128
 
 
 class NpyWriter:
-    """Append to a one-dimensional (or n x width) ``.npy`` file whose length is known only at the end."""
+    """Append to a ``.npy`` file whose length is known only at the end; of rows where the dtype has a shape."""
 
-    def __init__(self, path: Path, dtype: np.dtype | type, width: int | None = None):
+    def __init__(self, path: Path, dtype: np.dtype):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.dtype, self.width, self.length = path, np.dtype(dtype), width, 0
+        self.dtype, self.length = dtype, 0
         self._file = open(path, "wb")  # noqa: SIM115
         self._file.write(self._header())
 
     def append(self, values: np.ndarray) -> None:
-        self._file.write(np.ascontiguousarray(values, dtype=self.dtype).tobytes())
+        self._file.write(np.ascontiguousarray(values, dtype=self.dtype.base).tobytes())
         self.length += len(values)
 
     def __enter__(self) -> NpyWriter:
@@ -46,10 +49,28 @@ class NpyWriter:
         self._file.close()
 
     def _header(self) -> bytes:
-        shape = (self.length,) if self.width is None else (self.length, self.width)
-        text = f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
+        shape = (self.length, *self.dtype.shape)
+        text = f"{{'descr': {self.dtype.base.str!r}, 'fortran_order': False, 'shape': {shape}, }}"
         padded = text.ljust(_HEADER_BYTES - 11) + "\n"
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode("ascii")
+
+
+class StreamWriter(ExitStack):
+    """Append documents to a stream folder; ``others`` are the dtypes of arrays beside those of every stream."""
+
+    def __init__(self, folder: Path, dtype: np.dtype, **others: np.dtype):
+        super().__init__()
+        arrays = {"tokens": dtype, **ARRAYS, **others}
+        self._writers = {name: self.enter_context(NpyWriter(folder / f"{name}.npy", arrays[name])) for name in arrays}
+
+    def append(
+        self, tokens: np.ndarray, lengths: np.ndarray, scores: np.ndarray, sizes: np.ndarray, **others: np.ndarray
+    ) -> None:
+        """Documents of these ``sizes``, and their spans, with the ``lengths`` and scores of these; sizes in tokens."""
+        begin = self._writers["tokens"].length
+        ends = {"segment_ends": begin + np.cumsum(lengths), "document_ends": begin + np.cumsum(sizes)}
+        for name, values in {"tokens": tokens, **ends, "segment_scores": scores, **others}.items():
+            self._writers[name].append(values)
 
 
 @dataclass(frozen=True)
@@ -65,7 +86,7 @@ class Stream:
     def open(cls, folder: Path | str, task: str) -> Stream:
         """Map a stream folder, refusing one whose files are missing or do not fit together."""
         arrays = {}
-        for name in ("tokens", "segment_ends", "segment_scores", "document_ends"):
+        for name in ("tokens", *ARRAYS):
             path = Path(folder) / f"{name}.npy"
             try:
                 arrays[name] = np.load(path, mmap_mode="r")
@@ -79,7 +100,7 @@ class Stream:
 
     def release(self) -> None:
         """Unmap what has been read, for the memory's sake: it stays in the system's cache of files."""
-        for array in (self.tokens, self.segment_ends, self.segment_scores, self.document_ends):
+        for array in vars(self).values():
             mapped = getattr(array, "_mmap", None)
             if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)
@@ -96,15 +117,15 @@ class Stream:
         return np.repeat(self.segment_scores[first : last + 1], lengths)
 
 
-def token_dtype(vocabulary: int) -> np.dtype:
-    return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
+def write_manifest(folder: Path, entries: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest of a folder whose arrays are written, with their digests; gives it."""
+    digests = {path.name: files.sha256(path) for path in sorted(folder.glob("*.npy"))}
+    manifest = {"format": FORMAT, **entries, "sha256": digests}
+    files.write_json(folder / MANIFEST, manifest)
+    return manifest
 
 
-def file_digests(folder: Path) -> dict[str, str]:
-    return {path.name: files.sha256(path) for path in sorted(folder.glob("*.npy"))}
-
-
-def read_manifest(folder: Path | str, made_by: str) -> dict:
+def read_manifest(folder: Path | str, made_by: str) -> dict[str, Any]:
     manifest = files.read_json(Path(folder) / MANIFEST, made_by)
     if manifest.get("format") != FORMAT:
         raise InputError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,16 @@ from freshstart import files
 from freshstart.progress import track
 from freshstart.schema import FINGERPRINT_KEY
 from freshstart.tokens import written
-from freshstart.tokens.store import FORMAT, MANIFEST, NpyWriter, file_digests, token_dtype
+from freshstart.tokens.store import StreamWriter, write_manifest
 from freshstart.tokens.tokenizer import Tokenizer
 
 BATCH = 64
 COLUMNS = ("doc_id", "text", "segment_ends", "scores", "avg_score", "error")
-ARRAYS = {
-    "segment_ends": (np.int64, None),
-    "segment_scores": (np.float32, None),
-    "segment_bytes": (np.int32, None),
-    "document_ends": (np.int64, None),
-    "document_segments": (np.int64, None),
-    "document_scores": (np.float32, None),
-    "document_ids": (np.uint8, 16),
+OTHERS = {  # what the plain stream keeps beside what every stream holds
+    "segment_bytes": np.dtype("i4"),
+    "document_segments": np.dtype("i8"),
+    "document_scores": np.dtype("f4"),
+    "document_ids": np.dtype(("u1", 16)),
 }
 
 
@@ -42,58 +38,47 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
     """Write the stream of one split to ``folder``, its manifest last; gives the manifest."""
     counts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
-    with ExitStack() as stack:
-        tokens = stack.enter_context(NpyWriter(folder / "tokens.npy", token_dtype(tokenizer.size)))
-        arrays = {
-            name: stack.enter_context(NpyWriter(folder / f"{name}.npy", dtype, width))
-            for name, (dtype, width) in ARRAYS.items()
-        }
+    dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+    with StreamWriter(folder, dtype, **OTHERS) as stream:
         for table in track(_tables(parts), "tokenising", None, "batches"):
             rows = table.to_pylist()
-            for row in rows:
-                if row["scores"] is None:
-                    left_out[row["error"].split(":")[0]] += 1
+            left_out.update(row["error"].split(":")[0] for row in rows if row["scores"] is None)
             kept = [row for row in rows if row["scores"] is not None]
             for row, (ids, offsets) in zip(kept, tokenizer.encode([row["text"] for row in kept]), strict=True):
                 ends = np.array(row["segment_ends"], dtype=np.int64)
                 segment = segment_of(offsets, ends)
-                counts["straddling"] += int((offsets[:, 1] > ends[segment]).sum())
                 lengths = np.bincount(segment, minlength=len(ends))
-                begin = tokens.length + 1
-                tokens.append(np.concatenate([[tokenizer.end_of_text], ids]))
-                arrays["segment_ends"].append(np.concatenate([[begin], begin + np.cumsum(lengths)]))
-                arrays["segment_scores"].append(np.concatenate([[np.nan], row["scores"]]))
-                arrays["segment_bytes"].append(np.concatenate([[0], byte_lengths(row["text"], ends)]))
-                arrays["document_ends"].append(np.array([tokens.length]))
-                arrays["document_segments"].append(np.array([arrays["segment_ends"].length]))
-                arrays["document_scores"].append(np.array([row["avg_score"]]))
-                arrays["document_ids"].append(np.frombuffer(bytes.fromhex(row["doc_id"]), np.uint8)[None])
                 counts["documents"] += 1
                 counts["segments"] += len(ends)
                 counts["segments_without_token"] += int((lengths == 0).sum())
+                counts["straddling"] += int((offsets[:, 1] > ends[segment]).sum())
+                counts["tokens"] += 1 + len(ids)
                 counts["characters"] += len(row["text"])
-        counts["tokens"] = tokens.length
+                stream.append(
+                    np.concatenate([[tokenizer.end_of_text], ids]),
+                    np.concatenate([[1], lengths]),
+                    np.concatenate([[np.nan], row["scores"]]),
+                    np.array([1 + len(ids)]),
+                    segment_bytes=np.concatenate([[0], byte_lengths(row["text"], ends)]),
+                    document_segments=np.array([counts["documents"] + counts["segments"]]),
+                    document_scores=np.array([row["avg_score"]]),
+                    document_ids=np.frombuffer(bytes.fromhex(row["doc_id"]), np.uint8)[None],
+                )
     text_tokens = max(counts["tokens"] - counts["documents"], 1)
-    manifest = {
-        "format": FORMAT,
-        "dtype": token_dtype(tokenizer.size).name,
+    entries = {
+        "dtype": dtype.name,
         "vocabulary": tokenizer.size,
         "end_of_text": tokenizer.end_of_text,
         "controls": written(tokenizer.controls),
         "tokenizer_sha256": tokenizer.sha256,
         "scorer": scorer,
         "published": _published(parts[0]),
-        "documents": counts["documents"],
+        **{name: counts[name] for name in ("documents", "segments", "segments_without_token", "tokens")},
         "documents_left_out": dict(sorted(left_out.items())),
-        "segments": counts["segments"],
-        "segments_without_token": counts["segments_without_token"],
-        "tokens": counts["tokens"],
         "characters_per_token": counts["characters"] / text_tokens,
         "share_straddling": counts["straddling"] / text_tokens,
-        "sha256": file_digests(folder),
     }
-    files.write_json(folder / MANIFEST, manifest)
-    return manifest
+    return write_manifest(folder, entries)
 
 
 def _published(part: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,75 +68,29 @@ class Tokenizer:
         return self._loaded.decode_batch([list(row) for row in rows], skip_special_tokens=True)
 
     def same_text(self, other: Tokenizer) -> bool:
-        """Whether equal ids mean equal text in both, control tokens aside."""
-        return self.end_of_text == other.end_of_text and self._text() == other._text()
-
-    def _text(self) -> dict[str, int]:
-        strings = {one.string for one in self.controls}
-        return {token: i for token, i in self._loaded.get_vocab(with_added_tokens=True).items() if token not in strings}
-
-
-def train(texts: Iterable[str], settings: TokenizerSettings, folder: Path) -> None:
-    """Train a byte-level BPE with GPT-2's pre-tokenizer; the same texts give the same file."""
-    from tokenizers import Tokenizer as Loaded
-    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-    from tokenizers.models import BPE
-    from tokenizers.pre_tokenizers import ByteLevel
-    from tokenizers.trainers import BpeTrainer
-
-    assert settings.vocabulary is not None
-    tokenizer = Loaded(BPE())
-    tokenizer.encode_special_tokens = True  # a literal <|endoftext|> in the corpus is text here too
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
-    tokenizer.decoder = ByteLevelDecoder()
-    trainer = BpeTrainer(
-        vocab_size=settings.vocabulary - 1 - len(settings.controls),
-        initial_alphabet=sorted(ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    _save(tokenizer, settings.end_of_text or END_OF_TEXT, settings.controls, folder)
-
-
-def named(settings: TokenizerSettings, folder: Path) -> None:
-    """Take a tokenizer from a local folder or the hub and add the control tokens that it lacks."""
-    from tokenizers import Tokenizer as Loaded
-
-    name = settings.name or ""
-    source = Path(name)
-    try:
-        if (source / FILE).is_file():
-            tokenizer = Loaded.from_file(str(source / FILE))
-        elif (source / "vocab.json").is_file() and (source / "merges.txt").is_file():
-            from tokenizers import ByteLevelBPETokenizer
-
-            tokenizer = ByteLevelBPETokenizer(str(source / "vocab.json"), str(source / "merges.txt"))._tokenizer
-        elif source.exists():
-            raise InputError(f"{name} holds neither {FILE} nor vocab.json and merges.txt")
-        else:
-            tokenizer = Loaded.from_pretrained(name, revision=settings.revision or "main")
-        end_of_text = settings.end_of_text or _own_end(name, settings.revision)
-    except InputError:
-        raise
-    except Exception as error:  # the hub client raises many kinds; all mean that there is no tokenizer to be had
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"tokenizer {name} could not be loaded ({reason}): name a local folder with {FILE}, or check the connection"
-        ) from None
-    if tokenizer.token_to_id(end_of_text) is None:
-        raise InputError(
-            f"tokenizer {name} has no token {end_of_text}: write the one that ends a document for it into "
-            "tokenizer.<task>.end_of_text"
-        )
-    _save(tokenizer, end_of_text, settings.controls, folder)
+        """Whether equal ids mean equal text in both, the control tokens of either aside."""
+        control = {token.string for token in (*self.controls, *other.controls)}
+        vocabularies = [tokenizer._loaded.get_vocab(with_added_tokens=True) for tokenizer in (self, other)]
+        mine, theirs = ({token: i for token, i in ids.items() if token not in control} for ids in vocabularies)
+        return self.end_of_text == other.end_of_text and mine == theirs
 
 
 def make(settings: TokenizerSettings, texts: Iterable[str], folder: Path) -> Tokenizer:
-    """Make the tokenizer that the settings ask for; ``texts`` is read where one is trained."""
-    if settings.name is not None:
-        named(settings, folder)
-    else:
-        train(texts, settings, folder)
+    """Write the tokenizer that the settings ask for, control tokens added; ``texts`` is read where one is trained."""
+    loaded, end_of_text = _trained(settings, texts) if settings.name is None else _named(settings.name, settings)
+    loaded.add_special_tokens([end_of_text, *settings.controls.values()])
+    with files.written(folder / FILE) as temporary:
+        loaded.save(str(temporary), pretty=False)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token"), end_of_text),
+        "additional_special_tokens": list(settings.controls.values()),
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 1_000_000_000,
+    }
+    files.write_json(folder / CONFIG, config)
+    controls = [Control(name, string, loaded.token_to_id(string)) for name, string in settings.controls.items()]
+    files.write_json(folder / CONTROLS_FILE, written(controls))
     return Tokenizer.open(folder)
 
 
@@ -146,31 +100,70 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _own_end(name: str, revision: str | None) -> str:
-    """The end of text that a named tokenizer's configuration states, else GPT-2's."""
+def _trained(settings: TokenizerSettings, texts: Iterable[str]) -> tuple[Loaded, str]:
+    """A byte-level BPE with GPT-2's pre-tokenizer, and its end of text; the same texts give the same file."""
+    from tokenizers import Tokenizer as Loaded
+    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.trainers import BpeTrainer
+
+    assert settings.vocabulary is not None
+    loaded = Loaded(BPE())
+    loaded.encode_special_tokens = True  # a literal <|endoftext|> in the corpus is text here too
+    loaded.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
+    loaded.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=settings.vocabulary - 1 - len(settings.controls),
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    loaded.train_from_iterator(texts, trainer)
+    return loaded, settings.end_of_text or END_OF_TEXT
+
+
+def _named(name: str, settings: TokenizerSettings) -> tuple[Loaded, str]:
+    """A tokenizer from a local folder or the hub as it is, and its end of text."""
+    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers import Tokenizer as Loaded
+
+    folder = Path(name)
+    pair = [str(folder / part) for part in ("vocab.json", "merges.txt")]
+    try:
+        if (folder / FILE).is_file():
+            loaded = Loaded.from_file(str(folder / FILE))
+        elif all(Path(part).is_file() for part in pair):
+            loaded = ByteLevelBPETokenizer(*pair)._tokenizer
+        elif folder.exists():
+            raise InputError(f"{name} holds neither {FILE} nor vocab.json and merges.txt")
+        else:
+            loaded = Loaded.from_pretrained(name, revision=settings.revision or "main")
+        end_of_text = settings.end_of_text or _stated_end(name, settings.revision) or END_OF_TEXT
+    except InputError:
+        raise
+    except Exception as error:  # the hub client raises many kinds; all mean that there is no tokenizer to be had
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"tokenizer {name} could not be loaded ({reason}): name a local folder with {FILE}, or check the connection"
+        ) from None
+    if loaded.token_to_id(end_of_text) is None:
+        raise InputError(
+            f"tokenizer {name} has no token {end_of_text}: write the one that ends a document for it into "
+            "tokenizer.<task>.end_of_text"
+        )
+    return loaded, end_of_text
+
+
+def _stated_end(name: str, revision: str | None) -> str | None:
+    """The end of text that the configuration of a named tokenizer states, if it has one."""
     path = Path(name, CONFIG)
     if not Path(name).exists():
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import RemoteEntryNotFoundError
 
-        path = Path(hf_hub_download(name, CONFIG, revision=revision))
+        try:
+            path = Path(hf_hub_download(name, CONFIG, revision=revision))
+        except RemoteEntryNotFoundError:  # a tokenizer without a configuration
+            return None
     stated: Any = json.loads(path.read_text(encoding="utf-8")).get("eos_token") if path.is_file() else None
-    return (stated.get("content") if isinstance(stated, dict) else stated) or END_OF_TEXT
-
-
-def _save(tokenizer: Loaded, end_of_text: str, controls: Mapping[str, str], folder: Path) -> None:
-    special = [end_of_text, *controls.values()]
-    tokenizer.add_special_tokens(special)
-    with files.written(folder / FILE) as temporary:
-        tokenizer.save(str(temporary), pretty=False)
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": end_of_text,
-        "eos_token": end_of_text,
-        "pad_token": end_of_text,
-        "additional_special_tokens": list(controls.values()),
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 1_000_000_000,
-    }
-    files.write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    listed = [Control(name, string, tokenizer.token_to_id(string)) for name, string in controls.items()]
-    files.write_json(folder / CONTROLS_FILE, written(listed))
+    return stated.get("content") if isinstance(stated, dict) else stated

@@ -5,8 +5,9 @@ This room imports torch, transformers, numpy, safetensors and pyarrow alone, so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from freshstart.tokens import Control
 
@@ -56,20 +57,13 @@ class TrainSettings:
     shuffle_parts: int = 1
 
     def __post_init__(self) -> None:
-        sizes = ("layers", "width", "heads", "context", "batch_size")
-        for name in (*sizes, "threads", "log_every", "checkpoint_every", "shuffle_parts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        counts = "layers width heads context batch_size threads log_every checkpoint_every shuffle_parts"
+        _check(self, counts, lambda value: value >= 1, "at least 1")
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
-        for name in ("learning_rate", "muon_learning_rate", "gradient_clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, found {getattr(self, name)}")
-        for name in ("dropout", "warmup", "decay", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be from 0 to below 1, found {getattr(self, name)}")
-        if self.loss_chunk < 0:
-            raise ValueError(f"loss_chunk must be at least 0, found {self.loss_chunk}")
+        _check(self, "learning_rate muon_learning_rate gradient_clip", lambda value: value > 0, "above 0")
+        _check(self, "dropout warmup decay beta1 beta2", lambda value: 0 <= value < 1, "from 0 to below 1")
+        _check(self, "loss_chunk", lambda value: value >= 0, "at least 0")
         if any(not 0 < share < 1 for share in self.snapshots):
             raise ValueError(f"snapshots are shares of the budget, between 0 and 1, found {list(self.snapshots)}")
 
@@ -84,11 +78,15 @@ class FinetuneSettings:
     warmup: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "muon_learning_rate", "batch_size"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, found {value}")
-        if self.warmup is not None and not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be from 0 to below 1, found {self.warmup}")
+        _check(self, "learning_rate muon_learning_rate batch_size", lambda value: value > 0, "above 0")
+        _check(self, "warmup", lambda value: 0 <= value < 1, "from 0 to below 1")
+
+
+def _check(settings: object, names: str, holds: Callable[[Any], bool], expected: str) -> None:
+    for name in names.split():
+        value = getattr(settings, name)
+        if value is not None and not holds(value):
+            raise ValueError(f"{name} must be {expected}, found {value}")
 
 
 @dataclass(frozen=True)
@@ -102,4 +100,4 @@ class Vocabulary:
     @property
     def text(self) -> int:
         """How many ids come before the first control token."""
-        return min((one.id for one in self.controls), default=self.size)
+        return min((control.id for control in self.controls), default=self.size)

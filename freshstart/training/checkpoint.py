@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from freshstart import files
 from freshstart.errors import InputError
@@ -54,17 +53,15 @@ class Checkpoints:
         temporary.mkdir()
         try:
             for name, part in parts.items():
-                with open(temporary / f"{name}.pt", "wb") as file:
+                with files.written(temporary / f"{name}.pt") as path, open(path, "wb") as file:
                     torch.save(part.state_dict(), file)
-                    file.flush()
-                    os.fsync(file.fileno())
             files.write_json(temporary / STATE, {"identity": self.identity, **vars(state)})
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
-        for old in self._found()[:-KEPT]:
+        for old in self.saved()[:-KEPT]:
             shutil.rmtree(old)
 
     def restore(self, parts: dict[str, Any]) -> TrainState:
@@ -72,22 +69,18 @@ class Checkpoints:
 
         Raises InputError where a checkpoint in this folder was written by a run with another identity.
         """
-        for path in reversed(self._found()):
-            saved = json.loads((path / STATE).read_text(encoding="utf-8"))
-            found = saved.pop("identity")
-            if found != self.identity:
-                keys = sorted(key for key in {*found, *self.identity} if found.get(key) != self.identity.get(key))
+        for path in reversed(self.saved()):
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            other = state.pop("identity")
+            if other != self.identity:
+                keys = sorted(key for key in {*other, *self.identity} if other.get(key) != self.identity.get(key))
                 raise InputError(
                     f"{path} was written by a run with other parameters or data (they differ in {', '.join(keys)}): "
                     "delete it to start anew, or restore what it was written with"
                 )
             for name, part in parts.items():
-                loaded = torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True)
-                if isinstance(part, nn.Module):
-                    part.load_state_dict(loaded, strict=True)
-                else:
-                    part.load_state_dict(loaded)
-            return TrainState(**saved)
+                part.load_state_dict(torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True))
+            return TrainState(**state)
         return TrainState()
 
     def clear(self) -> None:
@@ -99,5 +92,6 @@ class Checkpoints:
         """Where models are kept until the run ends: its outputs are deleted whenever its stage begins again."""
         return self.folder / "snapshots"
 
-    def _found(self) -> list[Path]:
+    def saved(self) -> list[Path]:
+        """The whole checkpoints, the newest last."""
         return sorted(path for path in self.folder.glob("step-*") if (path / STATE).is_file())

@@ -39,15 +39,11 @@ class Window:
 
     def merged(self, group: Group) -> dict[str, list[float]]:
         """Sum and count of each term over all processes."""
-        found = dict(self._saved)
+        sums = dict(self._saved)
         for names, pairs in self._sums.items():
             for name, pair in zip(names, group.add(pairs.clone()).T.tolist(), strict=True):
-                found[name] = [a + b for a, b in zip(found.get(name, (0.0, 0.0)), pair, strict=True)]
-        return found
-
-
-def means(merged: dict[str, list[float]]) -> dict[str, float]:
-    return {name: total / count for name, (total, count) in merged.items() if count}
+                sums[name] = [a + b for a, b in zip(sums.get(name, (0.0, 0.0)), pair, strict=True)]
+        return sums
 
 
 class Live:

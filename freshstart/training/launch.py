@@ -20,7 +20,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +71,13 @@ class Group:
         asked = os.environ.get(MICRO_BATCH)
         if batch_size % self.count:
             raise InputError(f"train.batch_size ({batch_size}) can not be shared out evenly by {self.count} processes")
-        mine = batch_size // self.count
+        share = batch_size // self.count
         if asked is not None and (not asked.isdigit() or not int(asked) > 0):
             raise InputError(f"{MICRO_BATCH} must be a number of rows, at least 1, found {asked!r}")
-        micro = min(int(asked), mine) if asked else mine
-        if mine % micro:
-            raise InputError(f"{MICRO_BATCH} is {micro}: the {mine} rows of each process are no multiple of it")
-        return slice(self.rank * mine, (self.rank + 1) * mine), micro
+        micro = min(int(asked), share) if asked else share
+        if share % micro:
+            raise InputError(f"{MICRO_BATCH} is {micro}: the {share} rows of each process are no multiple of it")
+        return slice(self.rank * share, (self.rank + 1) * share), micro
 
 
 @contextmanager
@@ -99,14 +100,27 @@ def joined() -> Iterator[Group]:
         return
     import torch.distributed as dist
 
-    begun = not dist.is_initialized()  # Ray Train has begun it already
-    if begun:
+    is_ours = not dist.is_initialized()  # Ray Train has begun it already
+    if is_ours:
         dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:
-        if begun:
+        if is_ours:
             dist.destroy_process_group()
+
+
+@contextmanager
+def on_signal(handler: Callable[[int], None]) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM call ``handler`` for a while; nothing in a thread, where Ray Train runs a loop."""
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {number: signal.signal(number, lambda number, frame: handler(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
 
 
 def launched(module: str, arguments: list[str]) -> bool:
@@ -134,19 +148,15 @@ def _run(command: list[str]) -> None:
         running = subprocess.Popen(command)
     except FileNotFoundError:
         raise InputError(f"{LAUNCH}: {command[0]} is not on this machine") from None
-    stopped: list[int] = []
+    signals: list[int] = []
 
-    def pass_on(number: int, frame: object) -> None:
-        stopped.append(number)
+    def pass_on(number: int) -> None:
+        signals.append(number)
         running.send_signal(signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with on_signal(pass_on):
         status = running.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if stopped:
+    if signals:
         raise KeyboardInterrupt
     if status:
         raise SystemExit(1)
@@ -157,7 +167,7 @@ def _by_ray(words: list[str], module: str, arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, required=True, help="processes")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each, 0 for none")
     parser.add_argument("--cpus", type=float, default=1.0, help="processors of each")
-    asked = parser.parse_args(words)
+    options = parser.parse_args(words)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.train import RunConfig, ScalingConfig
@@ -165,13 +175,15 @@ def _by_ray(words: list[str], module: str, arguments: list[str]) -> None:
     from ray.train.torch import TorchTrainer
 
     address = os.environ.get("RAY_ADDRESS")
-    own = {name: value for name, value in os.environ.items() if name.startswith("FRESHSTART_")}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("FRESHSTART_")}
+    job = {"folder": str(Path.cwd()), "module": module, "arguments": arguments, "environment": variables}
     ray.init(address=address, include_dashboard=None if address else False, logging_level="ERROR")
-    each = {"CPU": asked.cpus} | ({"GPU": asked.gpus} if asked.gpus else {})
+    workers, gpus = options.workers, options.gpus
+    each = {"CPU": options.cpus} | ({"GPU": gpus} if gpus else {})
     trainer = TorchTrainer(
         _in_worker,
-        train_loop_config={"folder": str(Path.cwd()), "module": module, "arguments": arguments, "environment": own},
-        scaling_config=ScalingConfig(num_workers=asked.workers, use_gpu=bool(asked.gpus), resources_per_worker=each),
+        train_loop_config=job,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=bool(gpus), resources_per_worker=each),
         run_config=RunConfig(name=module, storage_path=str(files.state_folder("ray").resolve())),
     )
     try:
@@ -182,14 +194,14 @@ def _by_ray(words: list[str], module: str, arguments: list[str]) -> None:
         ray.shutdown()
 
 
-def _in_worker(asked: dict[str, Any]) -> None:
+def _in_worker(job: dict[str, Any]) -> None:
     """What each of Ray's workers runs: the same door with the same arguments, from the same folder."""
-    os.chdir(asked["folder"])
-    sys.path.insert(0, asked["folder"])
-    os.environ.update(asked["environment"])
+    os.chdir(job["folder"])
+    sys.path.insert(0, job["folder"])
+    os.environ.update(job["environment"])
     os.environ.pop(LAUNCH, None)
-    sys.argv = [asked["module"], *asked["arguments"]]
-    importlib.import_module(asked["module"]).main()
+    sys.argv = [job["module"], *job["arguments"]]
+    importlib.import_module(job["module"]).main()
 
 
 def _first_host(nodes: str) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freshstart.objectives import Batch, Numbers, Objective
-from freshstart.training import TrainSettings
+from freshstart.objectives import Batch
 from freshstart.training.launch import Group
 from freshstart.training.model import ValueHead, hidden_states, token_logprobs
+from freshstart.training.run import Run
 
 
 class Learner(nn.Module):
@@ -25,37 +25,34 @@ class Learner(nn.Module):
     ``reference`` is the model that the run began from, for objectives that need it; it stays as it is.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        objective: Objective,
-        numbers: Numbers,
-        settings: TrainSettings,
-        group: Group,
-        reference: Any = None,
-    ):
+    def __init__(self, model: Any, run: Run, group: Group, reference: Any = None):
         super().__init__()
+        has_value = run.objective.needs.value_head
         self.model = model
-        self.value_head = ValueHead(model.config.hidden_size).to(model.device) if objective.needs.value_head else None
+        self.value_head = ValueHead(model.config.hidden_size).to(model.device) if has_value else None
         self.reference = reference.requires_grad_(False).eval() if reference is not None else None
-        self.objective = objective
+        self.objective = run.objective
         self.numbers = {  # lists go to the device once, not at every step
             name: torch.tensor(value, dtype=torch.float32, device=group.device) if isinstance(value, list) else value
-            for name, value in numbers.items()
+            for name, value in run.numbers.items()
         }
-        self.low, self.chunk, self.group = settings.precision == "bf16", settings.loss_chunk, group
+        self.low, self.chunk, self.group = run.settings.precision == "bf16", run.settings.loss_chunk, group
 
     def forward(self, tokens: Tensor, scores: Tensor, mean_weight: Tensor | None = None):
         """``mean_weight`` is that of the whole batch, for objectives that bring their weights to mean 1 over it."""
+        objective, inputs, targets = self.objective, tokens[:, :-1], tokens[:, 1:]
         with self._precision():
-            hidden = hidden_states(self.model, tokens[:, :-1])
-            logp = token_logprobs(hidden, self.model.get_output_embeddings().weight, tokens[:, 1:], self.chunk)
-            batch = Batch(logp, scores, self._value(hidden), self._reference(tokens))
-        if self.objective.weigh is not None:
-            if mean_weight is None and self.group.count > 1:
-                mean_weight = self._mean(self.objective.weigh(_without_gradient(batch), self.numbers))
-            batch = batch._replace(mean_weight=mean_weight)
-        losses, terms = self.objective.loss(batch, self.numbers)
+            hidden = hidden_states(self.model, inputs)
+            logp = self._logp(self.model, hidden, targets)
+            value, reference = self._value(hidden), None
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = self._logp(self.reference, hidden_states(self.reference, inputs), targets)
+        batch = Batch(logp, scores, value, reference, mean_weight)
+        if objective.weigh is not None and mean_weight is None and self.group.count > 1:
+            fixed = Batch(*(part if part is None else part.detach() for part in batch))
+            batch = batch._replace(mean_weight=self._mean(*objective.weigh(fixed, self.numbers)))
+        losses, terms = objective.loss(batch, self.numbers)
         loss = losses.mean()
         logged = {"loss": loss, "nll": -logp.mean(), **terms}
         return loss, {name: term.detach() for name, term in logged.items()}
@@ -74,29 +71,20 @@ class Learner(nn.Module):
             with self._precision():
                 value = self._value(hidden_states(self.model, tokens[:, :-1]))
             unknown = torch.full_like(scores, torch.nan)  # weights do not depend on log p
-            batch = Batch(unknown, scores, value)
-            total += torch.stack(self.objective.weigh(batch, self.numbers)).double()
-        return self._mean((total[0], total[1]))
+            total += torch.stack(self.objective.weigh(Batch(unknown, scores, value), self.numbers)).double()
+        return self._mean(*total)
+
+    def _logp(self, model: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+        return token_logprobs(hidden, model.get_output_embeddings().weight, targets, self.chunk)
 
     def _value(self, hidden: Tensor) -> Tensor | None:
         if self.value_head is None:
             return None
         return self.value_head(hidden.detach() if self.numbers.get("detach") else hidden)
 
-    @torch.no_grad()
-    def _reference(self, tokens: Tensor) -> Tensor | None:
-        if self.reference is None:
-            return None
-        hidden = hidden_states(self.reference, tokens[:, :-1])
-        return token_logprobs(hidden, self.reference.get_output_embeddings().weight, tokens[:, 1:], self.chunk)
-
-    def _mean(self, weights: tuple[Tensor, Tensor]) -> Tensor:
-        total, count = self.group.add(torch.stack(weights))
+    def _mean(self, weights: Tensor, count: Tensor) -> Tensor:
+        total, count = self.group.add(torch.stack((weights, count)))
         return total / count
 
     def _precision(self) -> AbstractContextManager[None]:
         return torch.autocast(self.group.device.type, dtype=torch.bfloat16, enabled=self.low)
-
-
-def _without_gradient(batch: Batch) -> Batch:
-    return Batch(*(one.detach() if one is not None else None for one in batch))

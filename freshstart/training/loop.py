@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,14 +30,14 @@ from freshstart.errors import InputError
 from freshstart.names import SNAPSHOTS
 from freshstart.progress import Progress
 from freshstart.tokens import tokenizer
-from freshstart.training import curve, schedule
+from freshstart.training import TrainSettings, curve, schedule
 from freshstart.training.checkpoint import Checkpoints
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
 from freshstart.training.model import save
-from freshstart.training.optimizers import optimizers, set_rate
+from freshstart.training.optimizers import optimizers
 from freshstart.training.run import Run
-from freshstart.training.stops import Guard, StopFlag, no_collection
+from freshstart.training.stops import Guard, asked_to_stop, no_collection
 
 Piece = tuple[Tensor, Tensor]  # tokens (rows, context + 1) int64, scores (rows, context) fp32
 
@@ -49,32 +49,24 @@ def train(run: Run, identity: dict[str, Any], group: Group | None = None) -> dic
     this process among those that train together (default: alone, on a GPU where there is one).
     """
     loop = Loop(run, identity, group or Group(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu")))
-    with ExitStack() as stack:
-        progress = stack.enter_context(Progress(run.title, run.positions_in_all, "positions", loop.group.leads))
-        stop = stack.enter_context(StopFlag(loop.group))
-        stack.enter_context(no_collection())
-        progress.advance(loop.state.step * run.step_positions, note="resumed" if loop.state.step else "")
+    total = run.steps * run.step_positions
+    with (
+        Progress(run.title, total, "positions", loop.group.leads) as progress,
+        asked_to_stop(loop.group) as was_asked,
+        no_collection(),
+    ):
+        progress.advance(loop.positions, note="resumed" if loop.state.step else "")
         while not loop.is_done:
             rate = loop.step()
             if loop.is_row_due:
                 loop.log(rate)
-            is_stopping = stop.agreed() if loop.is_row_due or loop.group.count == 1 else False
+            is_stopping = was_asked() if loop.is_row_due or loop.group.count == 1 else False
             if not loop.is_done and (is_stopping or loop.is_checkpoint_due):
                 loop.save()
             if is_stopping and not loop.is_done:
                 raise KeyboardInterrupt
-            progress.advance(run.step_positions, note=loop.note)
+            progress.advance(run.step_positions, f"loss {loop.state.rows[-1]['loss']:.3f}" if loop.state.rows else "")
     return loop.finish()
-
-
-def trained(run: Run, identity: dict[str, Any], group: Group, tokenizer_folder: Path) -> dict[str, Any]:
-    """``train`` into an empty folder, with the tokenizer beside the model for the hub's tools."""
-    if group.leads:
-        files.fresh_folder(run.output)
-    record = train(run, identity, group)
-    if group.leads:
-        tokenizer.copy(tokenizer_folder, run.output)
-    return record
 
 
 class Loop:
@@ -87,26 +79,32 @@ class Loop:
                 f"the stream has {run.rows.count} rows of {settings.context} positions, fewer than one batch of "
                 f"{settings.batch_size}: enlarge the corpus, or lower train.batch_size or train.context"
             )
+        if group.leads:
+            files.fresh_folder(run.output)
         torch.set_num_threads(settings.threads)
         keep_memory()
         self.run, self.settings, self.identity, self.group = run, settings, identity, group
         self.share, self.micro_batch = group.share(settings.batch_size)
         self.model = run.first_model().to(group.device).train()
         reference = run.first_model().to(group.device) if run.objective.needs.reference else None
-        self.learner = Learner(self.model, run.objective, run.numbers, settings, group, reference)
+        self.learner = Learner(self.model, run, group, reference)
         self.optimizers = optimizers(self.model, self.learner.value_head, settings)
-        self.parts = {"model": self.model, **{f"optimizer-{i}": one for i, one in enumerate(self.optimizers)}}
+        self.parts = {"model": self.model, **{f"optimizer-{i}": part for i, part in enumerate(self.optimizers)}}
         if self.learner.value_head is not None:
             self.parts["value-head"] = self.learner.value_head
         self.checkpoints = Checkpoints.of(identity)
         self.state = self.checkpoints.restore(self.parts)
-        self.window = curve.Window(self.state.window if group.leads else {})
+        if not group.leads:  # what was counted before comes with the first process
+            self.state.text_tokens, self.state.window = 0, {}
+        self.window = curve.Window(self.state.window)
         self.live = curve.Live(run.title, group.leads)
         self.forward = prepared(self.learner, settings, group)
-        self.guard = Guard(self.optimizers, group)
+        self.guard = Guard(run, self.optimizers, group)
         self.snapshots = {max(round(share * run.steps), 1) for share in settings.snapshots}
-        if not group.leads:
-            self.state.text_tokens = 0
+
+    @property
+    def positions(self) -> int:
+        return self.state.step * self.run.step_positions
 
     @property
     def is_done(self) -> bool:
@@ -121,20 +119,14 @@ class Loop:
     def is_checkpoint_due(self) -> bool:
         return self.state.step in self.snapshots or self.state.step % self.settings.checkpoint_every == 0
 
-    @property
-    def note(self) -> str:
-        return f"loss {self.state.rows[-1]['loss']:.3f}" if self.state.rows else ""
-
     def step(self) -> float:
         """Take one step; gives the factor of the learning rates that it was taken with."""
-        step = self.state.step
+        step, settings = self.state.step, self.settings
         self.forward_backward(step, self.batch(step))
-        norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), self.settings.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), settings.gradient_clip)
         self.window.add({"gradient_norm": norm})
         self.guard.watch(step, norm)
-        if not self.guard.deferred:
-            self.check()
-        rate = schedule.factor(step, self.run.steps, self.settings.warmup, self.settings.schedule, self.settings.decay)
+        rate = schedule.factor(step, self.run.steps, settings.warmup, settings.schedule, settings.decay)
         self.update(rate)
         self.state.step += 1
         return rate
@@ -145,8 +137,10 @@ class Loop:
         tokens, scores = self.run.rows.batch(rows)
         self.state.text_tokens += int((~np.isnan(scores)).sum())
         self.run.rows.stream.release()
-        whole = [on_device(torch.from_numpy(array), self.group) for array in (tokens, scores)]
-        return list(zip(*(tensor.split(self.micro_batch) for tensor in whole), strict=True))
+        tensors = [torch.from_numpy(array) for array in (tokens, scores)]
+        if self.group.device.type == "cuda":  # pinned, so that the copy waits for nothing
+            tensors = [tensor.pin_memory().to(self.group.device, non_blocking=True) for tensor in tensors]
+        return list(zip(*(tensor.split(self.micro_batch) for tensor in tensors), strict=True))
 
     def forward_backward(self, step: int, pieces: list[Piece]) -> None:
         """Add up the gradients of the mean loss over the batch."""
@@ -166,40 +160,42 @@ class Loop:
             row = self.share.start + piece * self.micro_batch
             torch.manual_seed((self.run.seed * 1_000_003 + step) * 65_536 + row)
 
-    def check(self) -> None:
-        """Raises InputError where a step was not finite."""
-        self.guard.check(self.run.rows, self.settings.batch_size, self.run.steps)
-
     def update(self, rate: float) -> None:
-        set_rate(self.optimizers, rate)
+        """Take the optimizers' step at ``rate`` of their learning rates."""
         for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
     def log(self, rate: float) -> None:
         """Add a row to the curve: means since the row before."""
-        self.check()
-        row = {"positions": float(self.positions), **curve.means(self.window.merged(self.group))}
+        self.guard.check()
+        terms = self.window.merged(self.group).items()
+        row = {"positions": float(self.positions), **{name: total / count for name, (total, count) in terms if count}}
         self.state.rows.append(row | {"learning_rate": self.settings.learning_rate * rate})
         self.window = curve.Window({})
         self.live.row(self.state.rows[-1])
 
     def save(self) -> None:
         """Write a checkpoint, and before it a snapshot where one is due."""
-        self.check()
+        self.guard.check()
         if self.state.step in self.snapshots:
             self.write_model(self.checkpoints.snapshots / str(self.positions))
-        whole = replace(self.state, text_tokens=self.text_tokens(), window=self.window.merged(self.group))
+        state = replace(self.state, text_tokens=self.text_tokens(), window=self.window.merged(self.group))
         if self.group.leads:
-            self.checkpoints.save(whole, self.parts)
+            self.checkpoints.save(state, self.parts)
         self.group.wait()
         gc.collect()
 
     def finish(self) -> dict[str, Any]:
-        """Write the model, its snapshots and its curve; the checkpoints have then done their service."""
+        """Write the model, its tokenizer, its snapshots and its curve; then its checkpoints have done their service."""
+        output = self.run.output
         if self.group.leads and self.checkpoints.snapshots.is_dir():
-            shutil.copytree(self.checkpoints.snapshots, self.run.output / SNAPSHOTS, dirs_exist_ok=True)
-        record = self.write_model(self.run.output)
+            shutil.copytree(self.checkpoints.snapshots, output / SNAPSHOTS)
+        if self.group.leads and self.run.tokenizer is not None:
+            tokenizer.copy(self.run.tokenizer, output)
+        record = self.write_model(output)
         if self.group.leads:
             curve.write(self.run.curve, self.state.rows)
             self.checkpoints.clear()
@@ -208,24 +204,9 @@ class Loop:
 
     def write_model(self, folder: Path) -> dict[str, Any]:
         """Write the model as it is now, in the hub's format, with its record."""
-        record = self.record()
-        if self.group.leads:
-            save(folder, self.model, self.learner.value_head, record["unwanted"], record)
-        return record
-
-    @property
-    def positions(self) -> int:
-        return self.state.step * self.run.step_positions
-
-    def text_tokens(self) -> int:
-        """Text tokens among the targets so far, over all processes."""
-        return int(self.group.add(torch.tensor(self.state.text_tokens, device=self.group.device)))
-
-    def record(self) -> dict[str, Any]:
-        """What the model's folder says of it."""
-        run = self.run
-        drawn = self.state.step * self.settings.batch_size
-        return {
+        run, drawn = self.run, self.state.step * self.settings.batch_size
+        device = self.group.device.type
+        record = {
             **run.text,
             "objective": run.objective.name,
             "stream": run.objective.needs.stream,
@@ -237,28 +218,26 @@ class Loop:
             "epochs": drawn / run.rows.count,
             "skipped_rows": run.rows.skipped,
             "unwanted": run.unwanted(self.model.config.vocab_size),
-            "launch": {
-                "processes": self.group.count,
-                "micro_batch": self.micro_batch,
-                "device": self.group.device.type,
-            },
+            "launch": {"processes": self.group.count, "micro_batch": self.micro_batch, "device": device},
             **self.identity,
         }
+        if self.group.leads:
+            save(folder, self.model, self.learner.value_head, record)
+        return record
+
+    def text_tokens(self) -> int:
+        """Text tokens among the targets so far, over all processes."""
+        return int(self.group.add(torch.tensor(self.state.text_tokens, device=self.group.device)))
 
 
-def prepared(learner: Learner, settings: Any, group: Group) -> Any:
+def prepared(learner: Learner, settings: TrainSettings, group: Group) -> Any:
     """The learner as the loop calls it: compiled where that pays, and in DDP where there are several processes."""
+    is_gpu = group.device.type == "cuda"
     forward: Any = learner
-    if settings.compile == "on" or (settings.compile == "auto" and group.device.type == "cuda"):
+    if settings.compile == "on" or (settings.compile == "auto" and is_gpu):
         forward = torch.compile(learner, fullgraph=True)
     if group.count > 1:
         from torch.nn.parallel import DistributedDataParallel
 
-        forward = DistributedDataParallel(forward, device_ids=[group.device] if group.device.type == "cuda" else None)
+        forward = DistributedDataParallel(forward, device_ids=[group.device] if is_gpu else None)
     return forward
-
-
-def on_device(tensor: Tensor, group: Group) -> Tensor:
-    if group.device.type == "cuda":  # pinned, so that the copy waits for nothing
-        return tensor.pin_memory().to(group.device, non_blocking=True)
-    return tensor

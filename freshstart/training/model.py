@@ -8,6 +8,7 @@ hidden states and multiplies them with its output matrix itself; architectures t
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ PAD_VOCABULARY_TO = 128
 EAGER_UP_TO = 256  # positions: plain attention on a CPU is faster there than the fused kernel (a step by 12-18% at 128)
 NEW_ROW_NOISE = 0.01
 MODEL_FILE = "model.safetensors"
+DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout")
 VALUE_FILE = "value_head.safetensors"
 RECORD = "freshstart.json"
 GENERATION = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0}  # the paper's, for whoever loads it
@@ -51,24 +53,21 @@ def build(settings: TrainSettings, vocabulary: int, end_of_text: int, seed: int)
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    own = {
+    keys = {
         "vocab_size": _padded(vocabulary),
         "max_position_embeddings": settings.context,
         "hidden_size": settings.width,
         "num_hidden_layers": settings.layers,
         "num_attention_heads": settings.heads,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
         "use_cache": False,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), end_of_text),
     }
-    if settings.architecture == "gpt2":
-        # gelu_pytorch_tanh is GPT-2's own gelu_new in one kernel instead of eight.
-        own |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), settings.dropout)
-        own |= {"activation_function": "gelu_pytorch_tanh"}
-    else:
-        own |= {"attention_dropout": settings.dropout}
+    is_gpt2 = settings.architecture == "gpt2"
+    keys |= dict.fromkeys(DROPOUTS[:3] if is_gpt2 else DROPOUTS[3:4], settings.dropout)
+    if is_gpt2:  # its own gelu_new in one kernel instead of eight
+        keys |= {"activation_function": "gelu_pytorch_tanh"}
     try:
-        config = AutoConfig.for_model(settings.architecture, **(own | settings.shape))
+        config = AutoConfig.for_model(settings.architecture, **(keys | settings.shape))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModelForCausalLM.from_config(config, attn_implementation=attention(settings.context))
@@ -85,15 +84,16 @@ def start_from(
     Such a row is the mean of the known ones and a little noise (Hewitt 2021; Korbak et al. 2023, code). Its end of text
     is the tokenizer's from here on. Raises InputError where the model has another shape or another vocabulary.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    kernel = attention(settings.context)
+    kind = {"attn_implementation": attention(settings.context), "dtype": torch.get_default_dtype()}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            start, revision=settings.revision, attn_implementation=kernel, dtype=torch.get_default_dtype()
-        )
+        config = AutoConfig.from_pretrained(start, revision=settings.revision)
+        for name in filter(partial(hasattr, config), DROPOUTS):
+            setattr(config, name, settings.dropout)
+        model = AutoModelForCausalLM.from_pretrained(start, revision=settings.revision, config=config, **kind)
     except (OSError, ValueError) as error:
         raise InputError(
             f"train.start {start}: {str(error).splitlines()[0]:.300}; name a folder, or a hub id and its revision"
@@ -112,17 +112,16 @@ def start_from(
         )
     config.use_cache = False
     config.bos_token_id = config.eos_token_id = vocabulary.end_of_text
+    config.pad_token_id = model.get_input_embeddings().padding_idx = None  # its row would get no gradient
     if known < vocabulary.size:
         model.resize_token_embeddings(_padded(vocabulary.size), mean_resizing=False)
-    learned = torch.arange(vocabulary.text)
-    new = range(known, model.config.vocab_size) if known < vocabulary.size else ()
-    rows = sorted({*new, *(one.id for one in (vocabulary.controls if control else ()))})
-    tables = {id(table.weight): table.weight for table in (model.get_input_embeddings(), model.get_output_embeddings())}
+    rows = sorted({*range(known, config.vocab_size), *(token.id for token in (vocabulary.controls if control else ()))})
+    tables = dict.fromkeys(table.weight for table in (model.get_input_embeddings(), model.get_output_embeddings()))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for table in tables.values():
+        for table in tables:
             noise = torch.randn(len(rows), table.shape[1], generator=generator) * NEW_ROW_NOISE
-            table[rows] = table[learned].mean(0) + noise.to(table.dtype)
+            table[rows] = table[: vocabulary.text].mean(0) + noise.to(table.dtype)
     return _checked(model, str(start))
 
 
@@ -153,16 +152,23 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, chunk: int = 0
     return torch.cat([checkpoint(of, *piece, use_reentrant=False) for piece in pieces]).view_as(targets)
 
 
-def save(
-    folder: Path, model: PreTrainedModel, value_head: nn.Module | None, unwanted: list[int], record: dict[str, Any]
-) -> None:
-    """Write a model folder that ``AutoModelForCausalLM.from_pretrained`` loads; ``freshstart.json`` comes last."""
+def save(folder: Path, model: PreTrainedModel, value_head: nn.Module | None, record: dict[str, Any]) -> None:
+    """Write a model folder that ``AutoModelForCausalLM.from_pretrained`` loads; ``freshstart.json`` comes last.
+
+    Where nothing is said, it is sampled as the project's own sampler does it: what the record calls unwanted is masked.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config.to_dict() | {"use_cache": True, "dtype": "float32", "architectures": [type(model).__name__]}
     files.write_json(folder / "config.json", config)
-    files.write_json(folder / "generation_config.json", generation_config(model, unwanted))
+    generation = {
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), model.config.eos_token_id),
+        **GENERATION,
+        "max_length": model.config.max_position_embeddings,
+        "suppress_tokens": record["unwanted"],
+    }
+    files.write_json(folder / "generation_config.json", generation)
     head = model.get_output_embeddings().weight
     again = [name for name, p in model.named_parameters(remove_duplicate=False) if p is head][1:]  # where it is tied
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in again}
@@ -172,16 +178,6 @@ def save(
         with files.written(folder / VALUE_FILE) as temporary:
             save_file(value_head.state_dict(), temporary, metadata={"format": "pt"})
     files.write_json(folder / RECORD, record)
-
-
-def generation_config(model: PreTrainedModel, unwanted: list[int]) -> dict[str, Any]:
-    """How the model is sampled when nothing is said: as the project's own sampler does it, unwanted tokens masked."""
-    return {
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), model.config.eos_token_id),
-        **GENERATION,
-        "max_length": model.config.max_position_embeddings,
-        "suppress_tokens": unwanted,
-    }
 
 
 def load(folder: Path | str, made_by: str) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -51,8 +51,8 @@ class Rows:
         positions = np.arange(step * batch_size, (step + 1) * batch_size) + self.skipped
         rows = np.empty(batch_size, dtype=np.int64)
         for epoch in np.unique(positions // self.count):
-            mine = positions // self.count == epoch
-            rows[mine] = self._permutation(int(epoch))[positions[mine] % self.count]
+            inside = positions // self.count == epoch
+            rows[inside] = self._permutation(int(epoch))[positions[inside] % self.count]
         return rows
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -64,14 +64,14 @@ class Rows:
 
     def seen(self, drawn: int) -> np.ndarray:
         """Which rows are among the first ``drawn``: bool (count,)."""
-        found = np.zeros(self.count, dtype=bool)
+        is_seen = np.zeros(self.count, dtype=bool)
         begin, end = self.skipped, self.skipped + drawn
         for epoch in range(begin // self.count, -(-end // self.count)):
-            if found.all():
+            if is_seen.all():
                 break
             rows = self._permutation(epoch)
-            found[rows[max(begin - epoch * self.count, 0) : end - epoch * self.count]] = True
-        return found
+            is_seen[rows[max(begin - epoch * self.count, 0) : end - epoch * self.count]] = True
+        return is_seen
 
     def documents(self, drawn: int, inputs: bool = False) -> np.ndarray:
         """Which documents have a target, or with ``inputs`` any token, in the first ``drawn`` rows: bool (documents,).

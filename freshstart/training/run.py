@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Run:
     """One cell or arm: an objective with its numbers, the rows it sees, the budget, the seed, where things go.
 
-    ``start`` is a folder of a model to go on from, in place of a new one. ``text`` is what the model's record says of
-    the text: the threshold of good segments, how they are cut, the control tokens that the model is trained with.
+    ``tokenizer`` is the folder of the one that is put beside the model, ``start`` that of a model to go on from, in
+    place of a new one. ``text`` is what the model's record says of the text: the threshold of good segments, how they
+    are cut, the control tokens that the model is trained with.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Run:
     seed: int
     output: Path
     curve: Path
+    tokenizer: Path | None = None
     start: Path | None = None
     text: dict[str, Any] = field(default_factory=dict)
 
@@ -51,10 +53,6 @@ class Run:
     @property
     def steps(self) -> int:
         return max(self.positions // self.step_positions, 1)
-
-    @property
-    def positions_in_all(self) -> int:
-        return self.steps * self.step_positions
 
     def first_model(self) -> PreTrainedModel:
         """The model before its first step."""
@@ -74,9 +72,8 @@ class Run:
 
         They are all control tokens but the first one that the model is trained with, and the padding.
         """
-        own = self.vocabulary.controls[:1] if self.objective.needs.stream == "control" else ()
-        special = sorted(one.id for one in self.vocabulary.controls if one not in own)
-        return special + list(range(self.vocabulary.size, rows))
+        controls = self.vocabulary.controls[1 if self.objective.needs.stream == "control" else 0 :]
+        return sorted(control.id for control in controls) + list(range(self.vocabulary.size, rows))
 
 
 @dataclass(frozen=True)
@@ -112,11 +109,11 @@ def pretraining(inputs: Inputs, settings: TrainSettings) -> tuple[Run, dict[str,
         seed=inputs.seed,
         output=inputs.output,
         curve=inputs.curve,
+        tokenizer=inputs.tokenizer,
         text={
             "threshold": shards["good_threshold"],
-            "segments": shards["segments"],
             "white_space": "leading",
-            "controls": shards["controls"],
+            **{name: shards[name] for name in ("segments", "controls")},
         },
     )
     identity = {

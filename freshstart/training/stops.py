@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import gc
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 import torch
 
 from freshstart.errors import InputError
-from freshstart.training.launch import Group
-from freshstart.training.rows import Rows
+from freshstart.training.launch import Group, on_signal
+from freshstart.training.run import Run
 
 
 class Guard:
@@ -24,27 +20,29 @@ class Guard:
     that of the last good step when the host looks.
     """
 
-    def __init__(self, made: list[torch.optim.Optimizer], group: Group):
-        self.deferred = group.device.type == "cuda" and len(made) == 1
+    def __init__(self, run: Run, optimizers: list[torch.optim.Optimizer], group: Group):
+        self.is_deferred = group.device.type == "cuda" and len(optimizers) == 1
         self._first = torch.full((), -1.0, device=group.device)
         self._norm = torch.zeros((), device=group.device)
-        self._made = made
+        self._run, self._optimizers = run, optimizers
 
     def watch(self, step: int, norm: torch.Tensor) -> None:
+        """Look at the gradient's norm at a step, at once or when the host looks next."""
         bad = ~torch.isfinite(norm) & (self._first < 0)
         self._first = torch.where(bad, float(step), self._first)
         self._norm = torch.where(bad, norm.float(), self._norm)
-        if self.deferred:
-            self._made[0].found_inf = (self._first >= 0).float()  # type: ignore[attr-defined]
+        if not self.is_deferred:
+            return self.check()
+        self._optimizers[0].found_inf = (self._first >= 0).float()  # type: ignore[attr-defined]
 
-    def check(self, order: Rows, batch_size: int, steps: int) -> None:
+    def check(self) -> None:
         """Raises InputError where a step was not finite, with the step and its rows."""
         step = int(self._first)
         if step < 0:
             return
-        rows = order.chosen(step, batch_size)
+        rows = self._run.rows.chosen(step, self._run.settings.batch_size)
         raise InputError(
-            f"step {step + 1} of {steps}: the gradient's norm is {float(self._norm):.4g} on rows "
+            f"step {step + 1} of {self._run.steps}: the gradient's norm is {float(self._norm):.4g} on rows "
             f"{', '.join(map(str, rows))}. The model of the step before is untouched and its last checkpoint "
             "is whole: lower the learning rate, or look at those rows (row r begins at token r x context)"
         )
@@ -53,7 +51,7 @@ class Guard:
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Python's cyclic garbage is collected at checkpoints alone: each sweep would stop the loop for a while."""
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -61,32 +59,22 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-        if was:
+        if was_enabled:
             gc.enable()
 
 
-class StopFlag:
-    """Ctrl-C and SIGTERM ask the loop to stop after the step at hand, so that no step is half done."""
+@contextmanager
+def asked_to_stop(group: Group) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask the loop to stop after the step at hand, so that no step is half done.
 
-    def __init__(self, group: Group) -> None:
-        self.asked = False
-        self._group = group
-        self._before: dict[int, Any] = {}
+    Gives what says whether any process was asked.
+    """
+    signals: list[int] = []
 
-    def __enter__(self) -> StopFlag:
-        if threading.current_thread() is threading.main_thread():  # Ray Train runs this in another one
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
+    def was_asked() -> bool:
+        if group.count == 1:
+            return bool(signals)
+        return bool(group.add(torch.tensor(float(bool(signals)), device=group.device)))
 
-    def __exit__(self, *failure: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def agreed(self) -> bool:
-        """Whether any process was asked."""
-        if self._group.count == 1:
-            return self.asked
-        return bool(self._group.add(torch.tensor(float(self.asked), device=self._group.device)))
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    with on_signal(signals.append):
+        yield was_asked

@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from freshstart.scorers import Finding, ScorerSettings
+if TYPE_CHECKING:
+    from freshstart.scorers import Finding, ScorerSettings
 
 KIND = "def judge("  # what the file of a judge defines
+SYNTHETIC, SECOND = "a scorer learned from synthetic text", "a second scorer"
 Score = Callable[[Sequence[str]], Sequence[float | None]]
-Find = Callable[[str], list[Finding]]
+Find = Callable[[str], "list[Finding]"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,16 @@ class Judge:
 class Kind(Protocol):
     """The module of a judge.
 
-    ``suits(scorer, second)`` says whether it is asked of a task with that scorer (and, in the block ``judge``, that
-    second one) where evaluate.judges names nothing. ``judge(folder, task)`` makes it; ``folder`` is that of the task's
-    scorer. Raises InputError where it can not be had.
+    ``SUITS`` says which tasks it is asked of where evaluate.judges names nothing: those with a scorer of that kind, or
+    learned from ``SYNTHETIC`` text, or with a ``SECOND`` scorer; None for none. ``judge(folder, task)`` makes it;
+    ``folder`` is that of the task's scorer. Raises InputError where it can not be had.
     """
 
-    suits: Callable[[ScorerSettings, ScorerSettings | None], bool]
+    SUITS: str | None
     judge: Callable[[Path, str], Judge]
+
+
+def suited(scorer: ScorerSettings, second: ScorerSettings | None) -> set[str]:
+    """What a judge may suit in a task with that scorer and, in its block ``judge``, that second one."""
+    learned = {SYNTHETIC} if getattr(scorer, "labelled", None) == "synthetic" else set()
+    return {scorer.kind, *learned, *({SECOND} if second is not None else ())}

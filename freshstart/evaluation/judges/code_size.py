@@ -7,11 +7,8 @@ from pathlib import Path
 
 from freshstart.evaluation.judges import Judge
 from freshstart.evaluation.judges.python_code import read
-from freshstart.scorers import ScorerSettings
 
-
-def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
-    return scorer.kind == "pep8"
+SUITS = "pep8"
 
 
 def judge(folder: Path, task: str) -> Judge:

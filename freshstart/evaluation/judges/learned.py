@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from freshstart.evaluation.judges import Judge
-from freshstart.scorers import JUDGE, ScorerSettings, load
+from freshstart.evaluation.judges import SECOND, Judge
+from freshstart.scorers import JUDGE, load
 
-
-def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
-    return second is not None
+SUITS = SECOND
 
 
 def judge(folder: Path, task: str) -> Judge:
@@ -18,6 +16,9 @@ def judge(folder: Path, task: str) -> Judge:
 
     def score(texts: Sequence[str]) -> list[float | None]:
         """The score of each whole text; None where its scoring raised."""
-        return [one.scores[0] if one.scores else None for one in scorer.score([(text, [len(text)]) for text in texts])]
+        return [
+            result.scores[0] if result.scores else None
+            for result in scorer.score([(text, [len(text)]) for text in texts])
+        ]
 
     return Judge(f"{record['kind']}, a second scorer", "mean score", "rival", "lower", score)

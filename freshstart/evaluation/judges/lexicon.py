@@ -7,12 +7,10 @@ from pathlib import Path
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.evaluation.judges import Judge
-from freshstart.scorers import LEXICON, ScorerSettings
+from freshstart.evaluation.judges import SYNTHETIC, Judge
+from freshstart.scorers import LEXICON
 
-
-def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
-    return getattr(scorer, "labelled", None) == "synthetic"
+SUITS = SYNTHETIC
 
 
 def judge(folder: Path, task: str) -> Judge:

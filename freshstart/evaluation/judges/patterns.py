@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from freshstart.evaluation.judges import Find, Judge
-from freshstart.scorers import Finding, ScorerSettings
+from freshstart.scorers import Finding
 
+SUITS = "pii"
 UNIT = "pieces of personal data per character"
 
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w-])")
@@ -33,10 +34,6 @@ PHONE = re.compile(
 FORMS = (("email", EMAIL), ("link", LINK), ("ip", IP), ("card", CARD), ("social_security", SOCIAL), ("phone", PHONE))
 
 
-def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
-    return scorer.kind == "pii"
-
-
 def judge(folder: Path, task: str) -> Judge:
     score = partial(rates, find=find)
     return Judge("own patterns of personal data", UNIT, "rival", "lower", score, find)
@@ -44,13 +41,13 @@ def judge(folder: Path, task: str) -> Judge:
 
 def find(text: str) -> list[Finding]:
     """Spans of personal data, in the order of their places; none overlaps another."""
-    found = [
+    findings = [
         Finding(match.start(), match.end(), kind)
         for kind, form in FORMS
         for match in form.finditer(text)
         if _sure(kind, match[0])
     ]
-    return apart(found)
+    return apart(findings)
 
 
 def rates(texts: Sequence[str], find: Find) -> list[float]:
@@ -58,12 +55,12 @@ def rates(texts: Sequence[str], find: Find) -> list[float]:
     return [len(find(text)) / len(text) for text in texts]
 
 
-def apart(found: Sequence[Finding]) -> list[Finding]:
+def apart(findings: Sequence[Finding]) -> list[Finding]:
     """The findings in the order of their places; of those that overlap, the one that begins first, then the longer."""
     kept: list[Finding] = []
-    for one in sorted(found, key=lambda one: (one.begin, -one.end)):
-        if not kept or one.begin >= kept[-1].end:
-            kept.append(one)
+    for finding in sorted(findings, key=lambda finding: (finding.begin, -finding.end)):
+        if not kept or finding.begin >= kept[-1].end:
+            kept.append(finding)
     return kept
 
 

@@ -15,8 +15,13 @@ from pathlib import Path
 from freshstart.errors import InputError
 from freshstart.evaluation.judges import Judge
 from freshstart.evaluation.judges.patterns import UNIT, apart, rates
-from freshstart.scorers import Finding, ScorerSettings
+from freshstart.scorers import Finding
 
+try:
+    VERSION: str | None = version("presidio-analyzer")
+except PackageNotFoundError:
+    VERSION = None
+SUITS = "pii" if VERSION is not None else None
 LEAST_CONFIDENCE = 0.4
 LEAST_CONFIDENCE_OF_LINKS = 0.6
 RECOGNIZERS = (
@@ -30,17 +35,13 @@ RECOGNIZERS = (
 )
 
 
-def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
-    return scorer.kind == "pii" and _installed() is not None
-
-
 def judge(folder: Path, task: str) -> Judge:
-    if _installed() is None:
+    if VERSION is None:
         raise InputError(
             "the judge presidio needs the package presidio-analyzer: install it (pip install presidio-analyzer), or "
             "name the judge patterns in evaluate.judges"
         )
-    title = f"presidio {_installed()}, pattern recognisers"
+    title = f"presidio {VERSION}, pattern recognisers"
     return Judge(title, UNIT, "rival", "lower", partial(rates, find=find), find)
 
 
@@ -52,16 +53,8 @@ def find(text: str) -> list[Finding]:
         for result in recognizer.analyze(text, recognizer.supported_entities, nlp_artifacts=None)
     ]
     least = {"URL": LEAST_CONFIDENCE_OF_LINKS}
-    sure = [one for one in results if one.score >= least.get(one.entity_type, LEAST_CONFIDENCE)]
-    return apart([Finding(one.start, one.end, one.entity_type.lower()) for one in sure])
-
-
-def _installed() -> str | None:
-    """The installed version."""
-    try:
-        return version("presidio-analyzer")
-    except PackageNotFoundError:
-        return None
+    sure = [result for result in results if result.score >= least.get(result.entity_type, LEAST_CONFIDENCE)]
+    return apart([Finding(result.start, result.end, result.entity_type.lower()) for result in sure])
 
 
 @lru_cache(maxsize=1)

@@ -20,15 +20,11 @@ from pathlib import Path
 from freshstart.errors import InputError
 from freshstart.evaluation.judges import Judge
 from freshstart.evaluation.judges.python_code import read
-from freshstart.scorers import ScorerSettings
 
+SUITS = "pep8"
 FAMILIES = ("F", "N", "B")
 LEFT_OUT = ("F401", "F822", "F701", "F702", "F704", "F706")  # they blame the cut, not the code
 TARGET = "py311"
-
-
-def suits(scorer: ScorerSettings, second: ScorerSettings | None) -> bool:
-    return scorer.kind == "pep8"
 
 
 def judge(folder: Path, task: str) -> Judge:
@@ -56,6 +52,6 @@ def violations(texts: Sequence[str]) -> list[float | None]:
         done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         raise InputError(f"ruff ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()[:300]}")
-    found = [one for one in json.loads(done.stdout) if (one["code"] or "").startswith(FAMILIES)]
-    counts = Counter(Path(one["filename"]).name for one in found)
+    faults = [fault for fault in json.loads(done.stdout) if (fault["code"] or "").startswith(FAMILIES)]
+    counts = Counter(Path(fault["filename"]).name for fault in faults)
     return [100 * counts[f"sample_{index}.py"] / code.nodes if code.nodes else None for index, code in enumerate(codes)]

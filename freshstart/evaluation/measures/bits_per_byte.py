@@ -21,27 +21,14 @@ if TYPE_CHECKING:
     from freshstart.evaluation.subject import Subject
     from freshstart.tokens import Control
 
-GROUP = "Held-out bits per byte"
 NATS_PER_BIT = float(np.log(2))
-MEANINGS = {
-    "all": "all held-out text",
-    "good": "segments that count as good",
-    "bad": "segments that count as bad",
-    "true_labels": "all text, each segment under its true control token",
-}
-METRICS = tuple(
-    Metric(
-        path=f"heldout.bits_per_byte.{name}",
-        meaning=meaning,
-        unit="bits per byte",
-        better="lower",
-        optional=name == "true_labels",
-        group=GROUP,
-        title=name.replace("_", " "),
-        digits=3,
-        column=f"bits_per_byte_{name}",
-    )
-    for name, meaning in MEANINGS.items()
+BITS, UNIT, TABLE = "heldout.bits_per_byte", "bits per byte", "Held-out bits per byte"
+TRUE, TRUE_COLUMN = f"{BITS}.true_labels", "bits_per_byte_true_labels"
+METRICS = (
+    Metric(f"{BITS}.all", "all held-out text", UNIT, "lower", TABLE, "all", "bits_per_byte_all", 3),
+    Metric(f"{BITS}.good", "good segments of held-out text", UNIT, "lower", TABLE, "good", "bits_per_byte_good", 3),
+    Metric(f"{BITS}.bad", "bad segments of held-out text", UNIT, "lower", TABLE, "bad", "bits_per_byte_bad", 3),
+    Metric(TRUE, "all, by true control tokens", UNIT, "lower", TABLE, "true labels", TRUE_COLUMN, 3, optional=True),
 )
 
 

@@ -25,28 +25,15 @@ if TYPE_CHECKING:
 
 EXACT, BOUND = "rao-blackwell", "monte-carlo upper bound"
 COPIES = 5  # of the logits that exist at a time
+KL, TABLE, UNIT = "divergence", "Divergence", "nats per token"
 METRICS = (
-    Metric(path="divergence.reference", meaning="the model that this one is compared with", unit="text"),
-    Metric(path="divergence.estimator", meaning="how it is estimated", unit="text"),
-    Metric(
-        path="divergence.per_token",
-        meaning="KL from the reference model",
-        unit="nats per token",
-        better="lower",
-        group="Divergence",
-        title="nats per token",
-        digits=3,
-        column="divergence_per_token",
-    ),
-    Metric(
-        path="divergence.per_token_se",
-        meaning="its standard error",
-        unit="nats per token",
-        column="divergence_per_token_se",
-    ),
-    Metric(path="divergence.per_sequence", meaning="the same for a whole sample", unit="nats", better="lower"),
-    Metric(path="divergence.per_sequence_se", meaning="its standard error", unit="nats"),
-    Metric(path="divergence.n", meaning="samples of the reference", unit="samples"),
+    Metric(f"{KL}.reference", "the model that this one is compared with", "text"),
+    Metric(f"{KL}.estimator", "how it is estimated", "text"),
+    Metric(f"{KL}.per_token", "KL from the reference", UNIT, "lower", TABLE, UNIT, "divergence_per_token", 3),
+    Metric(f"{KL}.per_token_se", "its standard error", UNIT, column="divergence_per_token_se"),
+    Metric(f"{KL}.per_sequence", "the same for a whole sample", "nats", "lower"),
+    Metric(f"{KL}.per_sequence_se", "its standard error", "nats"),
+    Metric(f"{KL}.n", "samples of the reference", "samples"),
 )
 
 
@@ -78,13 +65,13 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
 def _batches(subject: Subject, reference: Subject, drawn: list[Drawn]) -> Iterator[tuple[list[list[int]], list[Drawn]]]:
     """Samples of equal length together, each between ends of text: no padding."""
     end = reference.end_of_text
-    rows = [([end, *one.tokens, *([end] if one.ended else [])], one) for one in drawn]
+    rows = [([end, *sample.tokens, *([end] if sample.ended else [])], sample) for sample in drawn]
     for length in sorted({len(row) for row, _ in rows if len(row) > 1}):
-        same = [(row, one) for row, one in rows if len(row) == length]
+        same = [(row, sample) for row, sample in rows if len(row) == length]
         at_once = min(model.rows_at_once(length, COPIES) for model in (subject, reference))
         for begin in range(0, len(same), at_once):
             chosen = same[begin : begin + at_once]
-            yield [row for row, _ in chosen], [one for _, one in chosen]
+            yield [row for row, _ in chosen], [sample for _, sample in chosen]
 
 
 def _exact(subject: Subject, reference: Subject, drawn: list[Drawn]) -> Iterator[tuple[float, int]]:
@@ -110,12 +97,12 @@ def _bound(subject: Subject, reference: Subject, drawn: list[Drawn]) -> Iterator
     same_tokens = subject.tokenizer.same_text(reference.tokenizer)
     for rows, samples in _batches(subject, reference, drawn):
         likelihoods = reference.log_p(torch.tensor(rows), forbidden).sum(1)
-        for likelihood, one, row in zip(likelihoods.tolist(), samples, rows, strict=True):
-            tokens = one.tokens if same_tokens else None
-            yield likelihood - _charged(subject, reference, one, tokens), len(row) - 1
+        for likelihood, sample, row in zip(likelihoods.tolist(), samples, rows, strict=True):
+            tokens = sample.tokens if same_tokens else None
+            yield likelihood - _charged(subject, reference, sample, tokens), len(row) - 1
 
 
-def _charged(subject: Subject, reference: Subject, one: Drawn, tokens: list[int] | None) -> float:
+def _charged(subject: Subject, reference: Subject, sample: Drawn, tokens: list[int] | None) -> float:
     """log q of a sample, as ``tokens`` or as the subject reads its text, with its own control token at each segment."""
     import torch
 
@@ -123,9 +110,9 @@ def _charged(subject: Subject, reference: Subject, one: Drawn, tokens: list[int]
     if tokens is not None and subject.white_space == "leading":
         marked = subject.marked_tokens(tokens, own)
     else:
-        text = reference.tokenizer.decode(one.tokens)
+        text = reference.tokenizer.decode(sample.tokens)
         ends = SEGMENTERS[subject.segments](text)
         marked = subject.marked(text, ends, [own] * len(ends) if own else None).tokens.tolist() if ends else []
     end = subject.end_of_text
-    row = torch.tensor([[end, *marked, *([end] if one.ended else [])]])
+    row = torch.tensor([[end, *marked, *([end] if sample.ended else [])]])
     return float(subject.log_p(row, subject.forbidden(subject.asked[0])).sum())

@@ -24,24 +24,15 @@ if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.subject import Subject
 
-METRICS = tuple(
+VARIED, TABLE = "diversity", "Diversity"
+METRICS = (
+    Metric(f"{VARIED}.distinct_1", "distinct words, by sample", "", "higher", TABLE, "distinct-1", "distinct_1", 2),
+    Metric(f"{VARIED}.distinct_2", "distinct pairs of words", "", "higher", TABLE, "distinct-2", "distinct_2", 2),
     Metric(
-        path=f"diversity.{name}",
-        meaning=meaning,
-        unit=unit,
-        better=better,
-        group="Diversity",
-        title=title,
-        digits=2,
-        column=name,
-    )
-    for name, title, meaning, unit, better in (
-        ("distinct_1", "distinct-1", "distinct words over words, in a sample", "ratio", "higher"),
-        ("distinct_2", "distinct-2", "the same of pairs of words", "ratio", "higher"),
-        ("unigram_entropy", "entropy", "bits per word, all samples pooled", "bits", "higher"),
-        ("self_bleu_5", "self-BLEU-5", "each sample against all others", "", "lower"),
-        ("repetition", "repetition", "4-grams seen before in the sample", "ratio", "lower"),
-    )
+        f"{VARIED}.unigram_entropy", "entropy of pooled words", "bits", "higher", TABLE, "entropy", "unigram_entropy", 2
+    ),
+    Metric(f"{VARIED}.self_bleu_5", "a sample against others", "", "lower", TABLE, "self-BLEU-5", "self_bleu_5", 2),
+    Metric(f"{VARIED}.repetition", "4-grams a sample repeats", "", "lower", TABLE, "repetition", "repetition", 2),
 )
 WORD = re.compile(r"\w+|[^\w\s]")
 SMOOTHING = 0.1  # nltk's SmoothingFunction().method1
@@ -50,7 +41,7 @@ Grams = Counter[tuple[str, ...]]
 
 def measure(subject: Subject, context: Context) -> dict[str, Any]:
     """Of the samples under the model's own control."""
-    return {"diversity": diversity([one.text for one in context.own_samples(subject)])}
+    return {"diversity": diversity([sample.text for sample in context.own_samples(subject)])}
 
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """What held-out judges say of the samples under each control, and how they agree with the training scorer.
 
-Agreement is over the samples under the model's own control. It is positive where both call the same samples worse,
+Agreement is over the samples under the model's own control, and positive where both call the same samples worse,
 whichever way the judge's number runs. What the judges say of real text belongs to the task: the stage heldout.
 Cost: 1,000 samples take a second or two.
 """
@@ -16,23 +16,19 @@ if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.subject import Subject
 
+JUDGE = "under.*.judges.*"
 METRICS = (
-    Metric(path="under.*.judges.*", meaning="mean of what a judge says of the samples", interval=True),
-    Metric(path="under.*.judges.*.n", meaning="samples that it could say something of", unit="samples"),
-    Metric(
-        path="under.*.judges.*.agreement",
-        meaning="Kendall's tau-b of judge and training scorer over the samples under the model's own control",
-        interval=True,
-        optional=True,
-    ),
-    Metric(path="under.*.judges.*.agreement.n", meaning="samples that both score", unit="samples", optional=True),
+    Metric(JUDGE, "mean of what a judge says of the samples", column="judge_*", interval=True),
+    Metric(f"{JUDGE}.n", "samples that it could say something of", "samples"),
+    Metric(f"{JUDGE}.agreement", "Kendall's tau-b with the training scorer", interval=True, optional=True),
+    Metric(f"{JUDGE}.agreement.n", "samples that both score", "samples", optional=True),
 )
 
 
 def measure(subject: Subject, context: Context) -> dict[str, Any]:
     samples, draws, seed = context.samples(subject), context.settings.bootstrap, context.seed
     under: dict[str, Any] = {control: {"judges": {}} for control in samples}
-    texts = [one.text for part in samples.values() for one in part]
+    texts = [sample.text for part in samples.values() for sample in part]
     for name, judge in context.judges.items():
         said = iter(judge.score(texts))
         values = {control: [next(said) for _ in part] for control, part in samples.items()}
@@ -40,9 +36,9 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
             under[control]["judges"][name] = estimate(values[control], draws, seed)
         own = subject.asked[0]
         both = [
-            (one.score, value)
-            for one, value in zip(samples[own], values[own], strict=True)
-            if one.score is not None and value is not None
+            (sample.score, value)
+            for sample, value in zip(samples[own], values[own], strict=True)
+            if sample.score is not None and value is not None
         ]
         sign = 1.0 if judge.better == "lower" else -1.0
         under[own]["judges"][name]["agreement"] = agreement(

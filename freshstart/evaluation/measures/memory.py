@@ -24,36 +24,25 @@ BASE = 0x9E3779B97F4A7C15
 LADDER = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 REPORTED = (8, 16, 32, 64)
 COLUMN = "shared_run"  # of the samples: the longest length of the ladder that one shares with training text
+RUNS, TABLE = "memory", "Memory"
 METRICS = (
+    Metric(f"{RUNS}.longest_match", "longest run also in train", "tokens", "", TABLE, "longest", "longest_match"),
+    Metric(f"{RUNS}.share_matching_8", "samples that share 8 tokens with train", "share"),
     Metric(
-        path="memory.longest_match",
-        meaning="longest run of tokens that a sample shares with training text",
-        unit="tokens",
-        group="Memory",
-        title="longest",
-        column="longest_match",
+        f"{RUNS}.share_matching_16", "samples with 16 of train", "share", "", TABLE, "share 16", "share_matching_16"
     ),
-    *(
-        Metric(
-            path=f"memory.share_matching_{length}",
-            meaning=f"share of samples that share {length} tokens in a row with training text",
-            unit="share",
-            group="Memory" if length == 16 else "",
-            title=f"share {length}" if length == 16 else "",
-            column=f"share_matching_{length}" if length == 16 else "",
-        )
-        for length in (8, 16, 32, 64)
-    ),
-    Metric(path="memory.train_tokens_searched", meaning="training tokens that were searched", unit="tokens"),
+    Metric(f"{RUNS}.share_matching_32", "samples that share 32 tokens with train", "share"),
+    Metric(f"{RUNS}.share_matching_64", "samples that share 64 tokens with train", "share"),
+    Metric(f"{RUNS}.train_tokens_searched", "training tokens that were searched", "tokens"),
 )
 
 
 def measure(subject: Subject, context: Context) -> dict[str, Any]:
     """Of all samples, as they were drawn; those of a model with another tokenizer as the task's tokenizer has them."""
-    samples = [one for part in context.samples(subject).values() for one in part]
-    rows: list[Sequence[int]] = [one.tokens for one in samples]
+    samples = [sample for part in context.samples(subject).values() for sample in part]
+    rows: list[Sequence[int]] = [sample.tokens for sample in samples]
     if not subject.tokenizer.same_text(context.tokenizer):
-        rows = [ids.tolist() for ids, _ in context.tokenizer.encode([one.text for one in samples])]
+        rows = [ids.tolist() for ids, _ in context.tokenizer.encode([sample.text for sample in samples])]
     metrics, context.columns[COLUMN] = memory(rows, context.train_tokens, context.settings.memory_tokens)
     return {"memory": metrics}
 
@@ -85,7 +74,7 @@ def memory(samples: Sequence[Sequence[int]], stream: np.ndarray, most: int) -> t
 def _sharing(rows: Sequence[np.ndarray], train: np.ndarray, length: int) -> np.ndarray:
     """Which rows hold a run of ``length`` tokens of ``train``: a mask."""
     hashes = [_hashes(row, length) for row in rows]
-    owner = np.repeat(np.arange(len(rows)), [len(own) for own in hashes])
+    owner = np.repeat(np.arange(len(rows)), [len(run_hashes) for run_hashes in hashes])
     wanted = np.concatenate([*hashes, np.zeros(0, np.uint64)])
     known = np.sort(_hashes(train, length))
     if not len(known):

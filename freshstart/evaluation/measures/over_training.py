@@ -17,13 +17,10 @@ if TYPE_CHECKING:
 
 PARTS = (("misalignment", ""), ("misalignment_style", "style_"))  # of the metrics, and how their numbers open
 METRICS = (
-    Metric(path="over_training.*.positions", meaning="positions trained on by then", unit="positions"),
-    Metric(path="over_training.*", meaning="misalignment by then", unit="score", better="lower", interval=True),
-    *(
-        Metric(path=f"over_training.*.style_{name}", meaning="the same of the style alone", unit="score", optional=True)
-        for name in ESTIMATE
-    ),
-    Metric(path="over_training.*.n", meaning="samples scored", unit="samples"),
+    Metric("over_training.*.positions", "positions trained on by then", "positions"),
+    Metric("over_training.*", "misalignment by then", "score", "lower", interval=True),
+    *(Metric(f"over_training.*.style_{name}", "of the style alone", "score", optional=True) for name in ESTIMATE),
+    Metric("over_training.*.n", "samples scored", "samples"),
 )
 
 
@@ -39,5 +36,7 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
 
 
 def _entry(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    found = {f"{opening}{name}": metrics[part][name] for part, opening in PARTS if part in metrics for name in ESTIMATE}
-    return {"positions": record["positions"], **found, "n": metrics["misalignment"]["n"]}
+    numbers = {
+        f"{opening}{name}": metrics[part][name] for part, opening in PARTS if part in metrics for name in ESTIMATE
+    }
+    return {"positions": record["positions"], **numbers, "n": metrics["misalignment"]["n"]}

@@ -10,28 +10,16 @@ if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.subject import Subject
 
-NAMES = {
-    "positions": "positions trained on, control tokens included",
-    "text_tokens": "text tokens trained on",
-    "documents": "distinct documents",
-    "epochs": "passes over them",
-}
+TABLE = "Trained on"
+NAMES = ("positions", "text_tokens", "documents", "epochs")
 METRICS = (
-    *(
-        Metric(
-            path=f"tokens_seen.{name}",
-            meaning=meaning,
-            optional=True,
-            group="" if name == "positions" else "Trained on",
-            title="" if name == "positions" else name.replace("_", " "),
-            digits=2 if name == "epochs" else 0,
-            column=name,
-        )
-        for name, meaning in NAMES.items()
-    ),
-    Metric(path="finetuned.objective", meaning="objective that mle was finetuned with", unit="text", optional=True),
-    Metric(path="finetuned.share", meaning="share of mle's budget that came first", unit="share", optional=True),
-    Metric(path="finetuned.from_positions", meaning="positions that came first", unit="positions", optional=True),
+    Metric("tokens_seen.positions", "with control tokens", "positions", column="positions", optional=True),
+    Metric("tokens_seen.text_tokens", "text tokens", "tokens", "", TABLE, "text tokens", "text_tokens", optional=True),
+    Metric("tokens_seen.documents", "distinct documents", "", "", TABLE, "documents", "documents", optional=True),
+    Metric("tokens_seen.epochs", "passes over them", "", "", TABLE, "epochs", "epochs", digits=2, optional=True),
+    Metric("finetuned.objective", "objective that mle was finetuned with", "text", optional=True),
+    Metric("finetuned.share", "share of mle's budget that came first", "share", optional=True),
+    Metric("finetuned.from_positions", "positions that came first", "positions", optional=True),
 )
 
 

@@ -1,7 +1,7 @@
 """From scored segments as the paper published them to ours: where a segment ends, and what its score counts.
 
 The published sets (Korbak et al. 2023: columns ``texts`` and ``scores``) give white space to the segment before it;
-ours gives it to the segment behind it, and knows fewer boundaries. A document of theirs is read as follows.
+ours gives it to the segment after it, and knows fewer boundaries. A document of theirs is read as follows.
 
 - Trailing white space moves to the next segment.
 - A segment of white space alone merges with the following one, at the end of a document with the one before.
@@ -12,16 +12,15 @@ ours gives it to the segment behind it, and knows fewer boundaries. A document o
   empty text is its noise floor, and would lie above that of many clean sentences.
 
 Whether a set's counts were divided by the length once or twice is read off the numbers: ``score x length`` is a whole
-number where it was once, and ``score x length x length`` alone where it was twice. Short segments are not asked, since
+number where it was once, and ``score x length x length`` alone where it was twice. Short segments are left out, since
 there both can hold (4 in 2 characters, divided twice, is 1). Where neither holds for nearly all others it stays
-undecided, and of the scores only zero and not zero can be trusted. Cost: about 1 microsecond a segment.
+undecided, and all that the scores then say is zero or not zero. Cost: about 1 microsecond a segment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Unit = Literal["count_per_character", "probability"]
 WHITE_SPACE = (
@@ -34,42 +33,27 @@ DECIDED = 0.99  # share of the segments that must agree
 ONCE, TWICE, UNDECIDED = "once", "twice", "undecided"
 
 
-@dataclass(frozen=True, slots=True)
-class Divided:
-    """How often counts were divided by the length, and the shares of ``segments`` that speak for once and for twice."""
+def divided_by_length(segments: Iterable[tuple[float, int]]) -> tuple[str, dict[str, float]]:
+    """How often counts were divided by the length, from (score, length in characters) of segments.
 
-    verdict: str
-    once: float
-    twice: float
-    segments: int
-
-    def record(self) -> dict[str, Any]:
-        shares = {ONCE: round(self.once, 6), TWICE: round(self.twice, 6), "segments": self.segments}
-        return {"divided_by_length": self.verdict, "share_supporting": shares}
-
-
-def divided_by_length(segments: Iterable[tuple[float, int]]) -> Divided:
-    """Decide from (score, length in characters) of segments; those of score 0 or too short are passed over."""
-    once = twice = seen = 0
+    Also gives the shares of segments that speak for once and for twice, and their number; segments of score 0 and short
+    ones are passed over.
+    """
+    number = dict.fromkeys((ONCE, TWICE, UNDECIDED), 0)
     for score, length in segments:
-        if score <= 0 or length < SHORTEST:
-            continue
-        seen += 1
-        if _is_count(score * length):
-            once += 1
-        elif _is_count(score * length * length):
-            twice += 1
-    if not seen:
-        return Divided(UNDECIDED, 0.0, 0.0, 0)
-    shares = {ONCE: once / seen, TWICE: twice / seen}
+        if score > 0 and length >= SHORTEST:
+            is_once, is_twice = _is_count(score * length), _is_count(score * length * length)
+            number[ONCE if is_once else TWICE if is_twice else UNDECIDED] += 1
+    total = sum(number.values())
+    shares = {name: number[name] / max(total, 1) for name in (ONCE, TWICE)}
     verdict = next((name for name, share in shares.items() if share >= DECIDED), UNDECIDED)
-    return Divided(verdict, shares[ONCE], shares[TWICE], seen)
+    return verdict, {**{name: round(share, 6) for name, share in shares.items()}, "segments": total}
 
 
 def count(score: float, length: int, divided: str) -> float:
     """What a published score counted; whole where it nearly is."""
-    found = score * length * (length if divided == TWICE else 1)
-    return float(round(found)) if divided != UNDECIDED and abs(found - round(found)) < WHOLE else found
+    number = score * length * (length if divided == TWICE else 1)
+    return float(round(number)) if divided != UNDECIDED and abs(number - round(number)) < WHOLE else number
 
 
 def resegmented(
@@ -80,14 +64,13 @@ def resegmented(
     ``texts`` and ``scores`` are equally long and not empty; a text of white space alone is one segment.
     """
     text = "".join(texts)
-    counts = unit == "count_per_character"
     last = len(text.rstrip(WHITE_SPACE))
     ends: list[int] = []
-    amounts: list[float] = []
+    amounts: list[float] = []  # counts or probabilities of the segments
     begin, amount = 0, 0.0
     for piece, score in zip(texts, scores, strict=True):
         solid = len(piece.rstrip(WHITE_SPACE))
-        if counts:
+        if unit == "count_per_character":
             amount += count(score, len(piece), divided) if piece else 0.0
         elif solid:
             amount = max(amount, score)
@@ -98,7 +81,7 @@ def resegmented(
             amount = 0.0
     ends.append(len(text))
     amounts.append(amount)
-    if not counts:
+    if unit == "probability":
         return text, ends, amounts
     begins = [0, *ends[:-1]]
     return text, ends, [amount / max(end - begin, 1) for amount, begin, end in zip(amounts, begins, ends, strict=True)]
