@@ -38,8 +38,10 @@ def main() -> None:
     repro.add_argument("targets", nargs="*", help="stages, as for `dvc repro` (default: all)")
     arguments = parser.parse_args()
     if arguments.command == "repro":
+        from freshstart import params
         from freshstart.running import rebuild
 
+        params.load()  # a wrong word is refused before DVC puts names into paths and commands
         rebuild(arguments.targets, arguments.jobs)
     elif arguments.command == "score":
         from freshstart.scoring.show import show

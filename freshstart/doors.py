@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from freshstart.errors import NO_SPACE, InputError
+from freshstart.names import checked
 
 INTERRUPTED = 130
 HELP = {
@@ -31,7 +32,7 @@ def arguments(door: str, *names: str, **paths: str) -> argparse.Namespace:
         description=door, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     for name in names:
-        kind = {"seed": int, "workers": int, "share": float}.get(name, str)
+        kind = {"seed": int, "workers": int, "share": float}.get(name, _name)
         parser.add_argument(f"--{name}", required=name != "workers", type=kind, help=HELP[name])
     for name, text in paths.items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=Path, help=text)
@@ -59,6 +60,13 @@ def open_door(main: Callable[[], None]) -> None:
             "lost: free some space (`dvc gc --workspace` and deleting .state both help) and run the same command again",
             1,
         )
+
+
+def _name(value: str) -> str:
+    try:
+        return checked(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a task, an objective or a scale: they stand in paths and commands
 SPLITS = ("train", "heldout")
 NO_CONTROL = "none"  # what stands for the control of a model that has none
 ARM = "-from-"  # between the objective and the share in the name of a finetuned arm
 SNAPSHOTS = "snapshots"  # the folder of a model's snapshots, below its own
+
+
+def checked(name: str) -> str:
+    """The name, if it may stand in paths and commands; raises ValueError."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"a name is letters, digits, - and _, found {name!r}")
+    return name
 
 
 def arm_name(objective: str, share: float) -> str:

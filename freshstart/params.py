@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from freshstart.errors import InputError
-from freshstart.names import arm_name
+from freshstart.names import ARM, arm_name, checked
 from freshstart.settings import build, kinds, known, listed, mapping
 
 Model = TypeVar("Model")
@@ -24,6 +24,7 @@ SCALE_FOLDER = Path("conf/scale")
 SECTIONS = ("corpus", "scorer", "score", "tokenizer", "shards", "train", "finetune", "evaluate")
 BY_OBJECTIVE = ("shards", "train", "finetune")
 SHARED = "every"
+MOST_SEED = 2**32 - 1  # numpy's and torch's generators take no larger one in common
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,11 @@ class Root:
                 raise ValueError(f"{name} must name at least one")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names one twice: {listed(values)}")
-        if self.corpus_seed < 0 or min(self.seeds) < 0:
-            raise ValueError("seeds and corpus_seed must be at least 0")
+        for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned):
+            if ARM in checked(name):
+                raise ValueError(f"{ARM!r} stands in the names of finetuned arms alone, found {name!r}")
+        if not all(0 <= seed <= MOST_SEED for seed in (self.corpus_seed, *self.seeds)):
+            raise ValueError(f"seeds and corpus_seed must be from 0 to {MOST_SEED:,}")
         if "mle" not in self.objectives:
             raise ValueError("objectives must hold mle, the reference that every other objective is compared with")
         if self.benchmarks:

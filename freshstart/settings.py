@@ -47,8 +47,9 @@ def build(model: type[Model], raw: Any, where: str) -> Model:
 
 @lru_cache
 def _adapter(model: type[Model]) -> Any:
-    from pydantic import TypeAdapter
+    from pydantic import ConfigDict, TypeAdapter
 
+    model.__pydantic_config__ = ConfigDict(allow_inf_nan=False)  # type: ignore[attr-defined]
     return TypeAdapter(model)
 
 
@@ -61,13 +62,13 @@ def restore(model: type[Model], raw: Mapping[str, Any]) -> Model:
     """A dataclass from what ``asdict`` made of it, after a way through JSON. Needs no other package."""
     hints = get_type_hints(model)
 
-    def value(name: str, found: Any) -> Any:
-        inner = next((one for one in (hints[name], *get_args(hints[name])) if is_dataclass(one)), None)
-        if inner is not None and isinstance(found, Mapping):
-            return restore(inner, found)
-        return tuple(found) if isinstance(found, list) else found
+    def value(name: str, plain: Any) -> Any:
+        inner = next((hint for hint in (hints[name], *get_args(hints[name])) if is_dataclass(hint)), None)
+        if inner is not None and isinstance(plain, Mapping):
+            return restore(inner, plain)
+        return tuple(plain) if isinstance(plain, list) else plain
 
-    return model(**{name: value(name, found) for name, found in raw.items()})
+    return model(**{name: value(name, plain) for name, plain in raw.items()})
 
 
 def mapping(block: Any, where: str) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ def main() -> None:
     output = files.fresh_folder(args.output)
     seed = {"corpus_seed": everything.root.corpus_seed}
     both = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
-    kinds = {"corpus": [everything.block("corpus", task)["kind"]], "scorer": [one.kind for one in both if one]}
+    kinds = {"corpus": [everything.block("corpus", task)["kind"]], "scorer": [scorer.kind for scorer in both if scorer]}
     for room, package in (("corpus", "corpora"), ("scorer", "scorers")):
         modules = [f"freshstart.{package}.{kind}" for kind in kinds[room] if ":" not in kind]
         code = code_digest(*modules, below=f"freshstart/{package}/")

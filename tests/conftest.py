@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ finetuned_from: [0.5]
 """
 
 
+@lru_cache
 def python_files(count: int, largest: int = 60_000) -> list[Path]:
     """Real Python sources that any machine has: the standard library's, in the order of their names."""
     library = Path(sysconfig.get_paths()["stdlib"])
@@ -114,6 +116,7 @@ def is_utf8(path: Path) -> bool:
     return True
 
 
+@lru_cache
 def prose() -> list[tuple[str, str]]:
     """(package, text): descriptions, licences and readmes of the installed packages."""
     site = Path(sysconfig.get_paths()["purelib"])

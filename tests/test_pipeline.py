@@ -1,6 +1,7 @@
 """The DAG can be trusted: a stage's deps hold the files that its door consists of, and a change reruns what it must."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -147,12 +148,29 @@ def test_rooms_that_train_need_no_other_package():
     assert not loaded & {"dvc", "ray", "polars", "pydantic", "sklearn", "scrubadub", "pycodestyle", "ruamel"}
 
 
-def test_help_explains_each_door():
+def test_help_explains_each_door(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["door", "--help"])
     for stage in STAGES:
-        opened = [sys.executable, "-m", f"stages.{door(stage)}", "--help"]
-        done = subprocess.run(opened, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert done.stdout.count("\n") > 8
-        assert f"python -m stages.{door(stage)}" in done.stdout
+        with pytest.raises(SystemExit, match="^0$"):
+            importlib.import_module(f"stages.{door(stage)}").main()
+        text = capsys.readouterr().out
+        assert text.count("\n") > 8
+        assert f"python -m stages.{door(stage)}" in text
+
+
+def test_names_are_checked_before_a_shell_or_a_path_sees_them(workplace, capsys, monkeypatch):
+    text = (workplace / "params.yaml").read_text()
+    (workplace / "params.yaml").write_text(text.replace("[pep8,", "['pep8; touch x',"))
+    (workplace / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    command = [sys.executable, "-m", "freshstart", "repro"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    expected = "error: params.yaml: a name is letters, digits, - and _, found 'pep8; touch x'\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+    for stage in STAGES.keys() - {"compare"}:
+        monkeypatch.setattr(sys, "argv", ["door", "--task", "../pep8"])
+        with pytest.raises(SystemExit, match="^2$"):
+            importlib.import_module(f"stages.{door(stage)}").main()
+        assert "argument --task: a name is letters, digits, - and _, found '../pep8'" in capsys.readouterr().err
 
 
 def clone(folder):

@@ -154,12 +154,15 @@ def test_a_failure_ends_the_handing_out(project, capfd):
     assert list(recorded) == ["data", "tokenizer", "score", "train@b"]
 
 
+COMMAND = "from freshstart import doors, running; doors.open_door(lambda: running.rebuild([], 2))"
+
+
 def test_an_interruption_lets_the_stages_save_and_leaves_nothing_running(project):
     for name in ("hang-train-a", "hang-train-b"):
         (project / name).touch()
     for number in (signal.SIGINT, signal.SIGTERM):
         command = subprocess.Popen(
-            [sys.executable, "-m", "freshstart", "repro", "--jobs", "2"],
+            [sys.executable, "-c", COMMAND],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

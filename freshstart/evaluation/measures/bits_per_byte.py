@@ -36,7 +36,7 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
     own = subject.controls[0] if subject.controls else None
     metrics = _measured(subject, context, subject.forbidden(subject.asked[0]), lambda score: own)
     if own is not None:
-        special = {one.id for one in subject.controls}
+        special = {control.id for control in subject.controls}
         padding = [number for number in subject.unwanted if number not in special]
 
         def true_label(score: float) -> Control:
