@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import conftest
+import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import PARAMS, ROOT, SCALE
@@ -21,6 +22,7 @@ from freshstart.errors import InputError
 from freshstart.evaluation import MEASURES, measures
 from freshstart.evaluation.samples import SCHEMA
 from freshstart.imports import source_files
+from freshstart.reporting.inference import difference, holm, interval
 from freshstart.reporting.placing import Box, place_beside, spread
 from freshstart.reporting.samples import show
 from freshstart.reporting.svg import Scale, tick_label
@@ -48,6 +50,7 @@ CALIBRATION = [
     {"predicted": predicted, "observed": observed, "count": count}
     for predicted, observed, count in ((0.05, 0.02, 400), (None, None, 0), (0.93, 1.0, 100))
 ]
+SEEDS = (0, 1, 2, 3, 4)
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -67,14 +70,14 @@ def controls(objective):
 
 def metrics(task, objective, seed):
     """A metrics file; a conditional model does twice as badly under the control that is not its own."""
-    mean = MEANS[objective] * (1 + 0.2 * seed)
+    mean = MEANS[objective] * (1 + 0.2 * seed) + (0.05 if objective == "awr" and seed % 2 else 0.0)
     under = {}
     for factor, control in enumerate(controls(objective) or ["none"], 1):
         drawn = {"n": 24, "drawn": 24, "tokens": 900, "characters": 3000, "share_ended": 0.5}
         under[control] = {"misalignment": misalignment(factor * mean, FOUND[task]), "errors": 0, "samples": drawn}
         if task == "pep8":
             under[control] |= {"misalignment_style": misalignment(0.5 * mean), "share_unparsable": 0.25}
-    bits = {"all": 2.0 + mean, "good": 1.9, "bad": None} | ({"true_labels": 1.95} if controls(objective) else {})
+    bits = {"all": 2.5, "good": 2.0 + mean, "bad": None} | ({"true_labels": 1.95} if controls(objective) else {})
     divergence = {"per_token": mean, "per_token_se": 0.01, "per_sequence": 9.0, "per_sequence_se": 0.5, "n": 12}
     matching = {f"share_matching_{length}": 0.25 for length in (8, 16, 32, 64)}
     return {
@@ -151,10 +154,11 @@ def with_judges(folder, task, judges, seeds=(0,)):
             name: {"title": title, "unit": "share of samples", "role": role, "better": better, **estimate(real)}
             for name, (title, role, better, _, real) in judges.items()
         }
-    for path, objective, _ in cells_of(task, seeds):
+    for path, objective, seed in cells_of(task, seeds):
+        spread = 0.03 * (seed % 2) if objective == "conditional" else 0.0
         with changed(folder, f"metrics/{path}") as cell:
             for part in cell["under"].values():
-                part["judges"] = {name: estimate(judge[3][objective]) for name, judge in judges.items()}
+                part["judges"] = {name: estimate(judge[3][objective] + spread) for name, judge in judges.items()}
             for judged in next(iter(cell["under"].values()))["judges"].values():
                 judged["agreement"] = {"mean": 0.2, "ci_low": 0.1, "ci_high": 0.3, "n": 24}
 
@@ -307,9 +311,9 @@ def test_page_is_whole_and_loads_nothing(page):
 
 def test_findings_say_what_the_numbers_carry(page):
     for sentence in (
-        "Wholly below mle: conditional.",
-        "Not told apart from mle: awr.",
-        "conditional, asked under <|good|>: 0.100 [0.090, 0.110]; under <|bad|>: 0.200 [0.180, 0.220], wholly apart.",
+        "Differences from mle, of fewer than 3 seeds, which say nothing about the objectives: conditional −0.200; "
+        "awr −0.010.",
+        "conditional, asked under <|good|>: 0.100 [0.090, 0.110]; under <|bad|>: 0.200 [0.180, 0.220]; +0.100.",
         "mle: 0.300 [0.270, 0.330]. Real held-out text: 0.200 [0.180, 0.220]; its good half: 0.050 [0.045, 0.055].",
     ):
         assert unescape(page).count(sentence) == len(TASKS)
@@ -322,7 +326,7 @@ def test_all_metrics_are_written_as_their_measures_declare(page):
     assert (good["misalignment"], bad["misalignment"]) == ("0.100 0.090–0.110", "0.200 0.180–0.220")
     assert (good["style"], good["nats per token"]) == ("0.050 0.045–0.055", "0.100 0.080–0.120")
     assert (good["over 0"], good["unparsable"], good["n"], good["epochs"]) == ("50.0%", "25.0%", "24", "1.50")
-    assert (good["all"], bad["all"], good["true labels"], good["text tokens"]) == ("2.100", "", "1.950", "4,000")
+    assert (good["good"], bad["good"], good["true labels"], good["text tokens"]) == ("2.100", "", "1.950", "4,000")
     assert "{over}" not in page
 
 
@@ -345,8 +349,8 @@ def test_the_lexicon_is_a_judge_beside_the_scorer_and_real_text(page):
 
 
 def test_a_gamed_reward_shows(tmp_path, monkeypatch):
-    """conditional lies wholly below mle in misalignment; awr does not, so that there is nothing to doubt of it."""
-    write_reports(tmp_path)
+    """conditional is below mle in misalignment; awr is not told apart, so that there is nothing to doubt of it."""
+    write_reports(tmp_path, SEEDS)
     same = {"mle": 0.5, "conditional": 0.49, "awr": 0.1}
     worse = {"mle": 0.5, "conditional": 0.2, "awr": 0.1}
     better = {"mle": 0.5, "conditional": 0.1, "awr": 0.9}
@@ -357,32 +361,61 @@ def test_a_gamed_reward_shows(tmp_path, monkeypatch):
         "level": ("a guard that sees no difference", "guard", "lower", same, None),
         "better": ("a rival that agrees", "rival", "lower", better, None),
     }
-    with_judges(tmp_path, "pep8", judges)
-    with_judges(tmp_path, "pii", {"better": ("a rival that agrees", "rival", "lower", better, 0.3)})
+    with_judges(tmp_path, "pep8", judges, SEEDS)
+    with_judges(tmp_path, "pii", {"better": ("a rival that agrees", "rival", "lower", better, 0.3)}, SEEDS)
     html = compare(tmp_path, monkeypatch)
     walked = walk(html)
     (doubted,) = doubts(html)
     assert doubted == [
-        "conditional is no better in a rival that sees no difference (share of samples): 49.0% [44.1%, 53.9%], "
-        "mle 50.0% [45.0%, 55.0%]; worse in a guard that got worse (share of samples): 20.0% [18.0%, 22.0%], "
-        "mle 50.0% [45.0%, 55.0%]."
+        "conditional is not shown to be better in a rival that sees no difference (share of samples): 50.2% [48.2%, "
+        "52.2%], mle 50.0% [50.0%, 50.0%]; worse in a guard that got worse (share of samples): 21.2% [19.2%, 23.2%], "
+        "mle 50.0% [50.0%, 50.0%]."
     ]
     assert sum(attributes.get("class") == "doubted" for _, attributes in walked.found) == 2
     assert {f"{task}-judges" for task in TASKS} <= walked.ids
-    assert flat(html).count("τ 0.20 [0.10, 0.30]") == 7 * 3  # of each judge and objective, under its own control token
-    assert not missing(flat(html), "No judge doubts an objective that lies wholly below mle", "real held-out text")
+    assert flat(html).count("τ 0.20<") == 7 * 3  # of each judge and objective, under its own control token
+    assert not missing(flat(html), "No judge doubts an objective that is below mle", "real held-out text")
 
 
-def test_several_seeds_are_judged_by_their_range(tmp_path, monkeypatch):
+def test_what_holds_over_seeds(tmp_path, monkeypatch):
+    write_reports(tmp_path, SEEDS)
+    html = flat(compare(tmp_path, monkeypatch))
+    for sentence in (
+        "mle: 0.420 [0.302, 0.538].",
+        "Below mle: conditional −0.280 [−0.359, −0.201].",
+        "Not told apart from mle: awr +0.006 [−0.028, +0.040].",
+        "under <|bad|>: 0.280 [0.201, 0.359]; +0.140 [+0.101, +0.179], which holds.",
+        "adjusted together over its 11 comparisons (Holm).",  # of 3 tasks 2 objectives and <|bad|>; of a judge 2
+    ):
+        assert html.count(sentence) == (1 if "adjusted" in sentence else len(TASKS)), sentence
     write_reports(tmp_path, (0, 1))
-    rival = ("a rival", "rival", "lower", dict.fromkeys(OBJECTIVES, 0.5), None)
-    with_judges(tmp_path, "pep8", {"rival": rival}, (0, 1))
-    for seed, mean in enumerate((0.1, 0.55)):
-        with changed(tmp_path, f"metrics/pep8/conditional/{seed}") as cell:
-            cell["under"]["good"]["judges"]["rival"] = estimate(mean)
-    assert doubts(compare(tmp_path, monkeypatch)) == [
-        ["conditional is no better in a rival (share of samples): 32.5% [10.0%, 55.0%], mle 50.0% [50.0%, 50.0%]."]
-    ]
+    html = flat(compare(tmp_path, monkeypatch))
+    assert not missing(html, "2 seeds per cell", "training runs with their range. Nothing is compared")
+    assert "▼" not in html
+
+
+def test_a_page_under_the_null_prints_nothing_in_nineteen_of_twenty():
+    """Runs of all objectives alike, their standard deviation 40% of the mean: 15 comparisons over five seeds."""
+    pages, rng = 300, np.random.default_rng(0)
+    false, covered, means = 0, 0, 0
+    for _ in range(pages):
+        runs = 1 + 0.4 * rng.standard_normal((3, 6, 5))
+        compared = [difference(other, task[0]) for task in runs for other in task[1:]]
+        false += any(one.verdict != "level" for one in holm(compared))
+        covered += sum(one.low <= 0 <= one.high for one in compared)
+        means += sum(low <= 1 <= high for low, high in map(interval, runs.reshape(-1, 5)))
+    assert false / pages <= 0.05 + 2 * 0.0126  # two standard errors
+    assert 0.93 <= covered / (15 * pages) <= 0.97
+    assert 0.93 <= means / (18 * pages) <= 0.97
+
+
+def test_the_seeds_of_a_run_that_misled():
+    """pep8's misalignment on the quick run over three seeds: seed 0 and seed 1 each put three objectives apart."""
+    mle = (0.0142, 0.0068, 0.0088)
+    others = ((0.0119, 0.0103, 0.0083), (0.0064, 0.0059, 0.0044), (0.0118, 0.0099, 0.0072), (0.0090, 0.0095, 0.0086))
+    for seeds in (1, 2, 3):
+        compared = holm([difference(other[:seeds], mle[:seeds]) for other in (*others, (0.0214, 0.0172, 0.0088))])
+        assert {one.verdict for one in compared} == {"level" if seeds == 3 else "few seeds"}
 
 
 def test_recall_of_marked_data_is_shown(tmp_path, monkeypatch):
@@ -563,8 +596,7 @@ def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
     assert {row["objective"] for row in rows(tmp_path / OUTPUTS["curve_table"])} == {*OBJECTIVES, *arms}
 
     sentence = (
-        "conditional: finetuned lies wholly above pretrained after 0.75 of mle’s budget; "
-        "finetuned is not told apart from pretrained after 0.5 of mle’s budget."
+        "conditional: there are too few seeds to compare finetuned with pretrained after 0.5, 0.75 of mle’s budget."
     )
     assert flat(html).count(sentence) == len(TASKS)
     table = flat(html).split('id="pep8-finetuning"')[1].split("</table>")[0]
@@ -602,13 +634,13 @@ def test_what_was_found_is_masked_folded_or_escaped(page):
 
 def test_one_seed_is_said_and_several_are_shown(page, tmp_path, monkeypatch):
     one_seed = "95% bootstrap intervals over samples of"
-    assert not missing(page, one_seed, "nothing about the spread")
+    assert not missing(flat(page), one_seed, "nothing about the spread", "nothing is compared")
     write_reports(tmp_path, (0, 1, 2))
     several = compare(tmp_path, monkeypatch)
     walk(several)
     assert one_seed not in several
     assert "One seed" not in several
-    assert not missing(several, "3 seeds per cell", 'class="run', "mle: 0.360 [0.300, 0.420].")
+    assert not missing(several, "3 seeds per cell", 'class="run', "mle: 0.360 [0.211, 0.509].")
     assert 'class="run' not in page
     assert summary_of(tmp_path)["pep8"]["misalignment"]["mle"] == 0.36
     assert len(rows(tmp_path / OUTPUTS["cells"])) == 3 * len(TASKS) * (len(OBJECTIVES) + 1)
@@ -658,7 +690,7 @@ MADE_BY = "-f evaluate@pii-awr-0"
         (CELL, ('"distinct_1"', '"novelty"'), "no measure declares diversity.novelty", MADE_BY),
         (CELL, ('"distinct_1": 0.5,', ""), "diversity.distinct_1 is missing", MADE_BY),
         (CELL, ("12,", '"12",'), "memory.longest_match must be a finite number", MADE_BY),
-        (CELL, ("1.9,", "NaN,"), "heldout.bits_per_byte.good must be a finite number", MADE_BY),
+        (CELL, ("2.29,", "NaN,"), "heldout.bits_per_byte.good must be a finite number", MADE_BY),
         (CELL, ('"memory",', '"memories",'), "unknown measure 'memories'", MADE_BY),
         ("heldout/pii.json", ('"n"', '"count"'), "no measure declares misalignment.all.count", "-f heldout@pii"),
     ],

@@ -2,7 +2,7 @@
 
 A cell is one task, objective and seed; a finetuned arm has cells too. Figures and tables take their numbers from
 ``Task``, so that one seed and several are told apart in one place: with one seed a number carries its bootstrap
-interval over samples; with several it is the mean over seeds, with their range.
+interval over samples; with several it is the mean over seeds with Student's interval, with two of them their range.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from freshstart.errors import InputError
 from freshstart.evaluation import measure
 from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric, asked, check
 from freshstart.names import evaluated_by, trained_by
+from freshstart.reporting.inference import LEAST_SEEDS, interval
 
 if TYPE_CHECKING:
     from freshstart.params import Root
 
+Side = tuple[str, ...]  # one side of a comparison: an objective or arm, then the keys of a number in its metrics
+
 NORMAL_95 = 1.96
 MISALIGNMENT = "misalignment"
-BITS = ("heldout", "bits_per_byte", "all")
+BITS = ("heldout", "bits_per_byte", "good")  # of good text: all text punishes a model for having unlearned the bad
 DISPLAYS = ("plain", "mask", "fold")  # how the page shows what the scorer found; nothing is shown on a guess
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its bounds; ``runs`` holds the number of each seed where there are several."""
+    """A number with its 95% interval; ``runs`` holds the number of each seed where there are several."""
 
     value: float
     low: float
@@ -40,7 +43,7 @@ class Estimate:
     runs: tuple[float, ...] = ()
 
     def below(self, other: Estimate) -> bool:
-        """Whether it lies wholly below the other: their bounds do not meet."""
+        """Whether it lies wholly below the other: their intervals do not meet."""
         return self.high < other.low
 
 
@@ -140,9 +143,17 @@ class Task:
         """A number that is measured under each control."""
         return self.estimate(series.name, UNDER, series.control, *keys)
 
+    def own(self, name: str) -> Series:
+        """An objective or arm under its own control."""
+        return Series(name, self.every[name][0].asked[0], True)
+
+    def side(self, series: Series, *keys: str) -> Side:
+        """Misalignment of a series, or what else is measured under a control, as a side of a comparison."""
+        return (series.name, UNDER, series.control, *(keys or (MISALIGNMENT,)))
+
     def misalignment(self, name: str) -> Estimate | None:
         """That of an objective or arm under its own control."""
-        return self.estimate(name, UNDER, self.every[name][0].asked[0], MISALIGNMENT)
+        return self.estimate(*self.side(self.own(name)))
 
     def measured(self, metric: Metric, series: Series) -> Estimate | None:
         """A metric of a series; what is of the model stands in the row of its own control alone."""
@@ -184,7 +195,8 @@ def over_seeds(metrics: Sequence[Mapping[str, Any]], *keys: str) -> Estimate | N
     if len(metrics) == 1 or not estimates:
         return estimates[0] if estimates else None
     values = tuple(estimate.value for estimate in estimates)
-    return Estimate(math.fsum(values) / len(values), min(values), max(values), values)
+    low, high = interval(values) if len(values) >= LEAST_SEEDS else (min(values), max(values))
+    return Estimate(math.fsum(values) / len(values), low, high, values)
 
 
 def value_at(value: Any, keys: Sequence[str]) -> Any:

@@ -12,15 +12,15 @@ from freshstart.names import objective_of, share_of
 from freshstart.reporting.cells import BITS, Estimate, Task
 from freshstart.reporting.figures import RUN
 from freshstart.reporting.formats import Format, bounds
+from freshstart.reporting.inference import Differences
 from freshstart.reporting.svg import Drawing, Scale
-from freshstart.reporting.words import verdict
 
 WIDTH, HEIGHT, DOT = 220.0, 18.0, 4.0
 
 Row = dict[str, Any]
 
 
-def groups(task: Task, palette: dict[str, str], show: Format) -> list[list[Row]]:
+def groups(task: Task, palette: dict[str, str], differences: Differences, show: Format) -> list[list[Row]]:
     """mle's row, then each objective's, pretrained first and its arms by share; nothing where the task has no arms."""
     names = [["mle"]] if task.arms else []
     for objective in dict.fromkeys(map(objective_of, task.arms)):
@@ -28,7 +28,7 @@ def groups(task: Task, palette: dict[str, str], show: Format) -> list[list[Row]]
         names.append([name for name in (objective, *arms) if name in task.every])
     estimates = [task.misalignment(name) for group in names for name in group]
     most = max((estimate.high for estimate in estimates if estimate is not None), default=0.0) or 1.0
-    return [[_row(task, name, palette[name], show, most) for name in group] for group in names]
+    return [[_row(task, name, palette[name], differences, show, most) for name in group] for group in names]
 
 
 def finding(group: list[Row]) -> str:
@@ -40,9 +40,10 @@ def finding(group: list[Row]) -> str:
     parts = [
         f"{words} pretrained after {', '.join(shares[key])} of mle’s budget"
         for key, words in (
-            ("above", "finetuned lies wholly above"),
+            ("above", "finetuned is above"),
             ("level", "finetuned is not told apart from"),
-            ("below", "finetuned lies wholly below"),
+            ("below", "finetuned is below"),
+            ("few seeds", "there are too few seeds to compare finetuned with"),
             ("", "finetuned can’t be compared with"),
         )
         if key in shares
@@ -50,11 +51,12 @@ def finding(group: list[Row]) -> str:
     return f"{objective_of(group[0]['name'])}: {'; '.join(parts)}."
 
 
-def _row(task: Task, name: str, colour: str, show: Format, most: float) -> Row:
+def _row(task: Task, name: str, colour: str, differences: Differences, show: Format, most: float) -> Row:
     """A model; ``share`` of mle's budget came first. An arm's verdict is against the same objective, pretrained."""
     is_arm, objective, cell = name in task.arms, objective_of(name), task.every[name][0]
     positions, misalignment = cell.number("tokens_seen", "positions"), task.misalignment(name)
     pretrained = task.misalignment(objective) if is_arm and objective in task.cells else None
+    sides = (task.side(task.own(name)), task.side(task.own(objective))) if pretrained is not None else None
     interval = "no samples" if misalignment is None else bounds(misalignment, show)
     drawing = Drawing(WIDTH, HEIGHT, f"{task.name}, {name}: {interval}")
     _draw(drawing, misalignment, pretrained, Scale(0.0, most, DOT + 2, WIDTH - DOT - 2), colour, is_arm)
@@ -64,7 +66,7 @@ def _row(task: Task, name: str, colour: str, show: Format, most: float) -> Row:
         "as_mle": positions if name == "mle" else cell.began if is_arm else None,
         "with_feedback": None if name == "mle" else positions,
         "misalignment": misalignment,
-        "verdict": verdict(misalignment, pretrained),
+        "verdict": differences.verdict(task, *sides) if sides is not None else "",
         "bits": task.estimate(name, *BITS),
         "divergence": task.estimate(name, "divergence", "per_token"),
         "svg": str(drawing),

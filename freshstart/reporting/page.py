@@ -16,6 +16,7 @@ from freshstart.names import NO_CONTROL, objective_of
 from freshstart.reporting import figures, finetuning, judging, panels, words
 from freshstart.reporting.cells import MISALIGNMENT, Cell, Series, Task, value_at
 from freshstart.reporting.formats import Format, fixed, share, three_digits
+from freshstart.reporting.inference import LEAST_SEEDS, Differences
 from freshstart.reporting.samples import choose
 
 if TYPE_CHECKING:
@@ -44,12 +45,16 @@ def build(root: Root, tasks: Sequence[Task]) -> str:
     names = (*root.objectives, *root.arms)
     colours = figures.colours([*dict.fromkeys(map(objective_of, names))])
     palette = {name: colours[objective_of(name)] for name in names}  # an arm has that of its objective
+    differences = Differences(tasks)
     return environment.get_template(TEMPLATE).render(
         version=__version__,
         root=root,
         palette=palette,
         meanings=words.NAMES["objectives"],
-        verdict=words.verdict,
+        against_mle=lambda task, name: (
+            "" if name == "mle" else differences.verdict(task, task.side(task.own(name)), task.side(task.own("mle")))
+        ),
+        compared=len(differences) if len(root.seeds) >= LEAST_SEEDS else 0,
         signs={"below": "▼", "above": "▲", "level": "≈"},
         positions=_span(tasks, lambda cell: cell.number("tokens_seen", "positions")),
         drawn=_span(tasks, lambda cell: cell.number(UNDER, cell.asked[0], "samples", "drawn")),
@@ -57,15 +62,15 @@ def build(root: Root, tasks: Sequence[Task]) -> str:
         share=share,
         two=fixed(2),
         three=fixed(3),
-        sections=[_section(task, palette) for task in tasks],
+        sections=[_section(task, palette, differences) for task in tasks],
     )
 
 
-def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
+def _section(task: Task, palette: dict[str, str], differences: Differences) -> dict[str, Any]:
     estimates = [task.misalignment(name) for name in task.every]
     show = three_digits(task.under(series, MISALIGNMENT) for series in task.rows)
     kinds, columns, drawn = _kinds(task), _columns(task, show), panels.figures(task, palette, show)
-    compared = finetuning.groups(task, palette, show)
+    compared = finetuning.groups(task, palette, differences, show)
     choices = {name: choose(task, cells[0]) for name, cells in task.every.items()}
     return {
         "task": task,
@@ -73,11 +78,11 @@ def _section(task: Task, palette: dict[str, str]) -> dict[str, Any]:
         "unit": words.unit(task),
         "show": show,
         "most": max((estimate.value for estimate in estimates if estimate is not None), default=0.0) or 1.0,
-        "findings": words.findings(task, show),
+        "findings": words.findings(task, differences, show),
         "figures": drawn,
         "finetuning": compared,
         "finetuning_findings": [finetuning.finding(group) for group in compared[1:]],
-        "judging": judging.panel(task),
+        "judging": judging.panel(task, differences),
         "kinds": kinds,
         "few_kinds": len(kinds) <= FEW_KINDS and len(drawn) % FIGURES_ABREAST != 0,  # a narrow card fills a row
         "columns": columns,

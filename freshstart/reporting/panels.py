@@ -35,8 +35,8 @@ def figures(task: Task, palette: dict[str, str], show: Format) -> list[Figure]:
 
 
 def _compression(task: Task, palette: dict[str, str], show: Format) -> Figure:
-    caption = "Lower left is better: samples that score lower, and held-out text that costs fewer bits."
-    title, x_title = f"{task.name}: misalignment against bits per byte", "bits per byte, held-out text"
+    caption = "Lower left is better: samples that score lower, and good held-out text that costs fewer bits."
+    title, x_title = f"{task.name}: misalignment against bits per byte", "bits per byte, good held-out text"
     svg = trade_off(_points(task, *BITS), palette, show, title, x_title, _y_title(task), zero=False)
     return Figure("Misalignment against compression", caption, svg)
 

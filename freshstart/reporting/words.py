@@ -1,16 +1,17 @@
 """What the page says in words: headings, units and the findings that the numbers carry. Names are in words.toml.
 
-Two numbers are told apart when their bounds do not meet: intervals over the samples of one model where there is one
-seed, ranges over seeds where there are several. Nothing more is claimed.
+Two numbers are told apart by ``inference`` alone, from three seeds on; below that differences stand as numbers.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
-from freshstart.reporting.cells import BITS, MISALIGNMENT, Estimate, Series, Task
+from freshstart.reporting.cells import BITS, MISALIGNMENT, Series, Task
 from freshstart.reporting.formats import Format, bounds
+from freshstart.reporting.inference import LEAST_SEEDS, Difference, Differences
 
 NAMES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 
@@ -26,33 +27,48 @@ def unit(task: Task) -> str:
     return NAMES["units"].get(task.scorer["kind"], "score")
 
 
-def verdict(estimate: Estimate | None, reference: Estimate | None) -> str:
-    """``below``, ``above`` or ``level`` with the reference; empty where either is missing."""
-    if estimate is None or reference is None:
-        return ""
-    return "below" if estimate.below(reference) else "above" if reference.below(estimate) else "level"
-
-
-def findings(task: Task, show: Format) -> list[str]:
-    """Plain sentences, computed: what is below, above and not told apart from mle; what the control tokens do."""
+def findings(task: Task, differences: Differences, show: Format) -> list[str]:
+    """Plain sentences, computed: how each objective differs from mle and what of it holds; what control tokens do."""
     mle = task.misalignment("mle")
-    groups: dict[str, list[str]] = {}
-    for name in task.cells:
-        if name != "mle":
-            groups.setdefault(verdict(task.misalignment(name), mle), []).append(name)
     sentences = [f"mle: {bounds(mle, show)}. {_real(task, show)}".strip()] if mle is not None else []
-    sentences += [
-        f"{opening}: {', '.join(groups[key])}."
-        for key, opening in (
-            ("below", "Wholly below mle"),
-            ("above", "Wholly above mle"),
-            ("level", "Not told apart from mle"),
-            ("", "Without a scored sample"),
-        )
-        if key in groups
+    beside_mle = [series for series in task.own_series if series.name != "mle"]
+    sentences += _compared(task, [(series, task.own("mle")) for series in beside_mle], differences, show)
+    missing = [series.name for series in beside_mle if task.misalignment(series.name) is None]
+    sentences += [f"Without a scored sample: {', '.join(missing)}."] if missing else []
+    sentences += [_asked(task, series, differences, show) for series in task.series if not series.is_own]
+    return [
+        sentence for sentence in (*sentences, _cleaner(task, show), _compression(task), _unparsable(task)) if sentence
     ]
-    sentences += [_asked(task, series, show) for series in task.series if not series.is_own]
-    return [sentence for sentence in (*sentences, _compression(task), _unparsable(task)) if sentence]
+
+
+def written(difference: Difference, show: Format) -> str:
+    """A difference with its sign and, where there is one, its interval."""
+
+    def signed(value: float) -> str:
+        return ("\N{MINUS SIGN}" if value < 0 else "+") + show(abs(value))
+
+    if difference.low is None or difference.high is None:
+        return signed(difference.value)
+    return f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
+
+
+def _compared(task: Task, pairs: Sequence[tuple[Series, Series]], differences: Differences, show: Format) -> list[str]:
+    """The differences from mle, by what may be said of them."""
+    groups: dict[str, list[str]] = {}
+    for first, second in pairs:
+        difference = differences(task, task.side(first), task.side(second))
+        if difference is not None:
+            needed = difference.needed if difference.verdict == "level" else None
+            takes = f", would take {needed} seeds" if needed is not None else ""
+            text = f"{first.name} {written(difference, show)}{takes}"
+            groups.setdefault(difference.verdict, []).append(text)
+    openings = {
+        "below": "Below mle",
+        "above": "Above mle",
+        "level": "Not told apart from mle",
+        "few seeds": f"Differences from mle, of fewer than {LEAST_SEEDS} seeds, which say nothing about the objectives",
+    }
+    return [f"{opening}: {'; '.join(groups[key])}." for key, opening in openings.items() if key in groups]
 
 
 def _real(task: Task, show: Format) -> str:
@@ -62,15 +78,30 @@ def _real(task: Task, show: Format) -> str:
     return f"Real held-out text: {bounds(whole, show)}; its good half: {bounds(half, show)}."
 
 
-def _asked(task: Task, series: Series, show: Format) -> str:
+def _asked(task: Task, series: Series, differences: Differences, show: Format) -> str:
     """An objective under its own control and under another one."""
-    meant = next(row for row in task.own_series if row.name == series.name)
+    meant = task.own(series.name)
+    difference = differences(task, task.side(series), task.side(meant))
     good, bad = task.under(meant, MISALIGNMENT), task.under(series, MISALIGNMENT)
-    if good is None or bad is None:
+    if difference is None or good is None or bad is None:
         return ""
-    apart = {"below": "wholly apart", "above": "wholly apart, the wrong way round", "level": "overlapping"}
+    holds = {"above": ", which holds", "below": ", which holds, the wrong way round", "level": ", not told apart"}
     numbers = f"{bounds(good, show)}; {series.label}: {bounds(bad, show)}"
-    return f"{series.name}, asked under <|{meant.control}|>: {numbers}, {apart[verdict(good, bad)]}."
+    more = f"{written(difference, show)}{holds.get(difference.verdict, '')}"
+    return f"{series.name}, asked under <|{meant.control}|>: {numbers}; {more}."
+
+
+def _cleaner(task: Task, show: Format) -> str:
+    """Which objectives write text that scores below good real text: no good writing does that."""
+    real = task.heldout(MISALIGNMENT, "good_half")
+    estimates = {name: task.misalignment(name) for name in task.cells}
+    below = [name for name, estimate in estimates.items() if estimate is not None and real and estimate.below(real)]
+    if not below:
+        return ""
+    return (
+        f"Scores below the good half of real text, {bounds(real, show)}: {', '.join(below)}. Text that people wrote, "
+        "with nothing bad in it, does not: read the samples for what pleases the scorer."
+    )
 
 
 def _compression(task: Task) -> str:
@@ -78,11 +109,11 @@ def _compression(task: Task) -> str:
     if "mle" not in bits:
         return ""
     if len(bits) == 1:
-        return f"Held-out text costs {bits['mle']:.3f} bits per byte."
+        return f"Good held-out text costs {bits['mle']:.3f} bits per byte."
     least, *_, most = sorted(bits, key=lambda name: (bits[name], name))
     mle = "" if "mle" in (least, most) else f"; {bits['mle']:.3f} with mle"
     ends = f"{bits[least]:.3f} bits per byte with {least} (least), {bits[most]:.3f} with {most} (most)"
-    return f"Held-out text costs {ends}{mle}."
+    return f"Good held-out text costs {ends}{mle}."
 
 
 def _unparsable(task: Task) -> str:
