@@ -3,8 +3,8 @@
     python -m stages.score --task pep8 --corpus data/corpus/pep8 --scorer data/scorer/pep8 \\
         --output data/scored/pep8 --report reports/scores/pep8.json --workers 0
 
-Reads score.<task> of the scale file (the share of documents without a score at which the stage stops). Writes
-{train,heldout}/part-*.parquet and a report of what the table holds. Scores are cached in .state.
+Reads score.<task> of the scale file (how long a document may take, and the share without a score at which the stage
+stops). Writes {train,heldout}/part-*.parquet and a report of what the table holds. Scores are cached in .state.
 """
 
 import shutil
@@ -30,21 +30,21 @@ def main() -> None:
     )
     everything = params.load()
     task = everything.task(options.task)
-    limit = everything.model(scorers.ScoreSettings, "score", task).max_error_share
+    settings = everything.model(scorers.ScoreSettings, "score", task)
     workers = worker_count() if options.workers is None else options.workers
     sources = {split: files.parts(options.corpus / split, f"corpus@{task}") for split in SPLITS}
     output = files.fresh_folder(options.output)
     parts = [(path, output / split / path.name) for split in SPLITS for path in sources[split]]
-    anew = score_parts(parts, options.scorer, task, workers)
+    anew = score_parts(parts, options.scorer, task, workers, settings.document_seconds)
     reports = {split: report([target for source, target in parts if source in sources[split]]) for split in SPLITS}
     for split, table in reports.items():
         share, reasons = table["without_score"]["share"], table["without_score"]["by_reason"]
-        if share > limit:
+        if share > settings.max_error_share:
             shutil.rmtree(output)
             raise InputError(
                 f"{share:.1%} of the {split} documents have no score ({reasons}; for example "
-                f"{table['without_score_examples']}); score.{task}.max_error_share allows {limit:.1%}. Fix the corpus "
-                "or raise that limit; the scores are kept"
+                f"{table['without_score_examples']}); score.{task}.max_error_share allows "
+                f"{settings.max_error_share:.1%}. Fix the corpus or raise that limit; the scores are kept"
             )
     files.write_json(options.report, reports)
     cache.prune()

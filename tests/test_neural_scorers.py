@@ -696,15 +696,9 @@ def test_metrics_are_those_of_their_definitions():
         inside = (scores >= cell["begin"]) & ((scores < cell["end"]) | (cell["end"] == 1))
         assert cell["predicted"] == pytest.approx(scores[inside].mean())
         assert cell["observed"] == pytest.approx(labels[inside].mean())
+    assert learning.calibration(labels[:0], scores[:0])[4]["predicted"] is None
     error = sum(cell["count"] * abs(cell["predicted"] - cell["observed"]) for cell in measured["calibration"]) / 300
     assert measured["heldout_calibration_error"] == pytest.approx(error)
-
-
-def test_empty_bins_have_no_shares():
-    table = learning.calibration(np.array([0, 1]), np.array([0.05, 0.95]))
-    assert [cell["count"] for cell in table] == [1, *[0] * 8, 1]
-    assert table[4]["predicted"] is None
-    assert table[4]["observed"] is None
 
 
 def test_too_few_rows_are_refused(tmp_path):
@@ -736,10 +730,3 @@ def test_classifier_and_encoder_learn_from_real_labels(tmp_path):
     assert by_words["rows"] == by_encoder["rows"]
     texts = [text for text, _ in rows[:50]]
     assert all(0 <= score <= 1 for score in scorer.score_texts(texts))
-
-
-@pytest.mark.slow
-def test_encoder_on_half_of_the_real_labels(tmp_path):
-    settings = encoder_settings(width=128, vocabulary=8192, length=128, epochs=2, learning_rate=0.0005)
-    _, metrics = learned(tmp_path / "encoder", settings, real_rows()[::2])
-    assert metrics["heldout_roc_auc"] > 0.93

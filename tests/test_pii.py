@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from freshstart import files, scorers
 from freshstart.errors import InputError
 from freshstart.scorers import Finding, pii_fast, pii_names
-from freshstart.scorers.pii import DETECTORS, SCRUBADUB_DETECTORS, Pii, prepare, today
+from freshstart.scorers.pii import SCRUBADUB_DETECTORS, Pii, prepare, today
 from freshstart.scorers.pii_names import Names
 from freshstart.scoring.segments import sentences
 
@@ -474,16 +474,3 @@ def test_names_by_an_installed_package(pipeline, tmp_path, monkeypatch):
 def test_settings_are_checked(more, message):
     with pytest.raises(InputError, match=message):
         scorers.settings(raw(**more), "scorer.pii")
-
-
-def test_the_originals_whole_list_can_be_named():
-    chosen = scorers.settings(
-        raw(
-            detectors=sorted(DETECTORS),
-            reference_date=REFERENCE,
-            names={"model": "en_core_web_sm", "entities": ["PERSON", "PER", "ORG"]},
-            **{"pyap": "0.3.1", "spacy": "3.8.18", "dateparser": "1.5.0", "textblob": "0.15.3"},
-        ),
-        "scorer.pii",
-    )
-    assert scorers.describe(chosen)["options"]["names"]["entities"] == ("PERSON", "PER", "ORG")

@@ -1,5 +1,8 @@
 """Segments join back to the text, keep to the rule of boundaries, and fall where a reader expects them."""
 
+import itertools
+import tarfile
+
 import pytest
 from conftest import prose, python_files, read, shared_data
 from hypothesis import given, settings
@@ -8,23 +11,25 @@ from hypothesis import strategies as st
 from freshstart.scoring.segments import SEGMENTERS, is_space, lines, sentences
 
 ODD = [
-    "\x1c",
-    "\x1f",
-    "\x85",
-    "\u2028",
-    "\u2029",
-    "\u200b",
-    "\xa0",
-    "\u3000",
-    "\r\n",
-    "\r",
-    "\n",
-    "\f",
-    "\v",
-    "\t",
-    " ",
+    *(
+        "\x1c",
+        "\x1f",
+        "\x85",
+        "\u2028",
+        "\u2029",
+        "\u200b",
+        "\xa0",
+        "\u3000",
+        "\r\n",
+        "\r",
+        "\n",
+        "\f",
+        "\v",
+        "\t",
+        " ",
+    ),
+    *("中文。", "これは", "?(", '."(', "a", "B.", "x = 1", "Dr. No", "!", "…", "<|good|>", "<|bad|>", "é", "🙂", "  "),
 ]
-ODD += ["中文。", "これは", "?(", '."(', "a", "B.", "x = 1", "Dr. No", "!", "…", "<|good|>", "<|bad|>", "é", "🙂", "  "]
 FUZZ = st.lists(st.sampled_from(ODD), max_size=30).map("".join)
 
 
@@ -60,16 +65,12 @@ def test_real_documents(cut):
 
 @pytest.mark.parametrize("cut", SEGMENTERS.values())
 def test_shared_documents(cut):
-    import tarfile
-
-    count = 0
     with tarfile.open(shared_data("text") / "20news-bydate-train.tar.gz") as archive:
-        for member in archive:
-            if member.isfile() and count < 1000:
-                text = archive.extractfile(member).read().decode("latin-1")
-                check(text, cut(text))
-                count += 1
-    assert count == 1000
+        members = list(itertools.islice((member for member in archive if member.isfile()), 1000))
+        for member in members:
+            text = archive.extractfile(member).read().decode("latin-1")
+            check(text, cut(text))
+    assert len(members) == 1000
 
 
 def test_lines_end_where_their_last_character_stands():

@@ -17,8 +17,9 @@ import math
 import platform
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
+from operator import index
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -30,6 +31,7 @@ KIND = "SCORER = "  # what the file of a kind defines
 RECORD = "scorer.json"
 LEXICON = "lexicon.json"  # words that the synthetic corpus knows to be abuse: a judge
 JUDGE = "judge"  # the block of a second scorer inside a task's own, and its folder below the scorer's
+LARGEST = 3.4028234663852886e38  # of float32, in which scores are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,17 @@ class OwnSettings(ScorerSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
-    """``max_error_share`` is the share of documents without a score at which the stage stops."""
+    """``max_error_share`` is the share of documents without a score at which the stage stops; ``document_seconds`` how
+    long a document may take, and as long again for every further 20,000 characters."""
 
     max_error_share: float
+    document_seconds: float = 60.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_error_share <= 1:
             raise ValueError(f"max_error_share must be from 0 to 1, found {self.max_error_share}")
+        if not 0 < self.document_seconds < math.inf:
+            raise ValueError(f"document_seconds must be above 0 and finite, found {self.document_seconds}")
 
 
 class Scorer:
@@ -243,23 +249,52 @@ def pieces(text: str, ends: Sequence[int]) -> list[str]:
     return [text[begin:end] for begin, end in pairwise((0, *ends))]
 
 
+def answers(scorer: Scorer, documents: Sequence[tuple[str, Sequence[int]]]) -> list[Scored]:
+    """What a scorer says of the documents, checked: an answer that can not be right is an error of its document."""
+    results = list(scorer.score(documents))
+    if len(results) != len(documents):
+        raise InputError(
+            f"{type(scorer).__name__}.score gave {len(results)} results for {len(documents)} documents: it must give "
+            "one a document, in their order"
+        )
+    return [_checked(scored, *document) for scored, document in zip(results, documents, strict=True)]
+
+
+def _checked(scored: Any, text: str, ends: Sequence[int]) -> Scored:
+    try:
+        if not isinstance(scored, Scored) or not isinstance(scored.error or scored.unreadable or "", str):
+            raise TypeError(f"expected a Scored, whose error is a text or None, got {scored!r:.100}")
+        for finding in scored.findings:
+            if not 0 <= index(finding.begin) <= index(finding.end) <= len(text) or not isinstance(finding.kind, str):
+                raise ValueError(f"a finding must be a span from 0 to {len(text)} and its kind, got {finding!r:.100}")
+        return scored if scored.error else replace(scored, scores=checked(scored.scores, len(ends)))
+    except (AttributeError, TypeError, ValueError) as error:
+        return Scored((), error=failure(error))
+
+
 def checked(scores: Sequence[float], count: int) -> tuple[float, ...]:
-    """The scores as floats; raises ValueError where one is missing, negative or not finite."""
-    values = tuple(float(score) for score in scores)
+    """The scores as floats; raises ValueError where one is missing or none, TypeError where one is no number."""
+    values = tuple(scores)
     if len(values) != count:
         raise ValueError(f"expected {count} scores, got {len(values)}")
-    for value in values:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"a score must be finite and at least 0, got {value}")
-    return values
+    if not all(map(math.isfinite, values)) or not (min(values, default=0) >= 0 and max(values, default=0) <= LARGEST):
+        bad = next(float(value) for value in values if not 0 <= value <= LARGEST)
+        raise ValueError(f"a score must be finite and at least 0, and fit a float32, got {bad}")
+    return tuple(map(float, values))
 
 
 def per_character(findings: Sequence[Finding], ends: Sequence[int]) -> tuple[float, ...]:
-    """Findings a character of each segment; a finding belongs to the segment that holds its first character."""
+    """Findings a character of each segment."""
+    counts = segment_counts(findings, ends)
+    return tuple(count / (end - begin) for count, (begin, end) in zip(counts, pairwise((0, *ends)), strict=True))
+
+
+def segment_counts(findings: Sequence[Finding], ends: Sequence[int]) -> list[int]:
+    """Findings of each segment; a finding belongs to the segment that holds its first character."""
     counts = [0] * len(ends)
     for finding in findings:
         counts[min(bisect_right(ends, finding.begin), len(ends) - 1)] += 1
-    return tuple(count / (end - begin) for count, (begin, end) in zip(counts, pairwise((0, *ends)), strict=True))
+    return counts
 
 
 def failure(error: Exception) -> str:

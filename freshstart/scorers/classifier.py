@@ -2,8 +2,9 @@
 
 TF-IDF over words (1 and 2 in a row) and over characters within words (2 to 5), then logistic regression. It learns in
 seconds, needs no download, and stands in for a neural reward model on a laptop; it knows words and word parts, not
-meaning. It is saved as JSON and safetensors, never as a pickle. A segment that scores at least a half gives as reasons
-the words that added most to it. Cost: about 1 MB/s on one core.
+meaning: on HateCheck's functional tests, the same words with and without hate, it is at chance (ROC AUC .49). It is
+saved as JSON and safetensors, never as a pickle. A segment that scores at least a half gives as reasons the words that
+added most to it. Cost: about 1 MB/s on one core.
 
 The same rows give the same files, in any order and with any number of threads: Newton's method goes on until rounding
 errors alone are left, and these are rounded away. Three decimals of a weight move a score by at most 7e-4 (6,000

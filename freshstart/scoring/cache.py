@@ -1,26 +1,26 @@
 """The score cache: results by document, so that no document is scored twice.
 
 ``.state/scores/<digest of the fingerprint>/`` holds ``fingerprint.json`` and packs: Parquet files with the ids and
-results of documents, no text. A pack is written under a temporary name, renamed, named by its content and never
-changed, so that writers on several machines that share the folder cannot corrupt it. A document is known by the hash of
-its text, and the fingerprint holds all else that a score depends on: a corpus that grows, or is cut into other parts,
-scores only what is new. Failures are not kept: a scorer that raised is asked again.
+results of documents, no text. A pack is named by the SHA-256 of its bytes, written under a temporary name, renamed and
+never changed, so that writers on several machines that share the folder cannot corrupt it. A document is known by the
+hash of its text, and the fingerprint holds all else that a score depends on: a corpus that grows, or is cut into other
+parts, scores only what is new. Failures are not kept: a scorer that raised is asked again.
 
-An index of all packs, 16 bytes a document, is read when the first document is looked up; hits are then read from their
-packs. A pack that can not be read (cut short, or pruned by another process) counts as absent. Deleting packs only costs
-time; ``prune`` keeps the folder below a bound by deleting those that were used least recently.
+Of each pack a process keeps eight bytes a document, so that those alone are read that hold what is looked up. Whenever
+a pack is read its name is checked: a damaged one is removed and listed in ``damaged``, and counts as absent, like one
+that another process pruned. Deleting packs only costs time; ``prune`` keeps the folder below a bound by deleting those
+that were used least recently.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,54 +32,33 @@ import pyarrow.parquet as pq
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.schema import FINGERPRINT_KEY, RESULTS
+from freshstart.scoring import read_part
 
 FOLDER = "scores"
 NAME = "fingerprint.json"
-
-
-@dataclass(frozen=True)
-class Index:
-    """Sorted document keys with the pack and the row of each."""
-
-    packs: list[Path]
-    keys: np.ndarray  # uint64, sorted: the first eight bytes of the id
-    places: np.ndarray  # (documents, 2) uint32: pack, row
-
-    def find(self, doc_ids: Sequence[str]) -> dict[Path, list[tuple[str, int]]]:
-        """Candidates by pack, as (id, row); the caller compares the whole id."""
-        keys = _keys(doc_ids)
-        at = np.searchsorted(self.keys, keys)
-        inside = at < len(self.keys)
-        inside[inside] = self.keys[at[inside]] == keys[inside]
-        candidates: dict[Path, list[tuple[str, int]]] = defaultdict(list)
-        for number in np.flatnonzero(inside):
-            pack, row = self.places[at[number]]
-            candidates[self.packs[pack]].append((doc_ids[number], int(row)))
-        return candidates
+FORMAT = 2  # of packs; 1: named by their documents, so that damage went unseen
+_KEYS: dict[Path, np.ndarray] = {}  # of the packs that this process has read, which never change
 
 
 class Cache:
     """The results of one fingerprint."""
 
     def __init__(self, fingerprint: dict[str, Any]):
-        self.folder = files.state_folder(FOLDER, files.digest(fingerprint)[:32])
+        self.folder = files.state_folder(FOLDER, files.digest({**fingerprint, "packs": FORMAT})[:32])
+        self.damaged: list[Path] = []
         self._fingerprint = fingerprint
-        self._index: Index | None = None
 
     def find(self, doc_ids: Sequence[str]) -> pa.Table | None:
         """Rows of ``doc_id`` and results of those documents that are known, in any order; None where there are none."""
-        self._index = self._index or _index(sorted(self.folder.glob("*.parquet")))
+        wanted, keys = pa.array(doc_ids, pa.string()), _keys(doc_ids)
         tables = []
-        for pack, wanted in self._index.find(doc_ids).items():
-            table = _read(pack)
-            rows = [row for _, row in wanted]
-            if table is None or max(rows) >= len(table):
-                continue
-            chosen = table.take(rows)
-            same = pc.equal(chosen["doc_id"], pa.array([doc_id for doc_id, _ in wanted], pa.string()))
-            tables.append(chosen.filter(same))
-            with suppress(FileNotFoundError):
-                os.utime(pack)
+        for pack in sorted(self.folder.glob("*.parquet")):
+            if pack not in _KEYS and (ids := self._read(pack, ["doc_id"])) is not None:
+                _KEYS[pack] = _keys(ids["doc_id"].to_pylist())
+            if np.isin(keys, _KEYS.get(pack, ())).any() and (table := self._read(pack)) is not None:
+                tables.append(table.filter(pc.is_in(table["doc_id"], wanted)))
+                with suppress(FileNotFoundError):
+                    os.utime(pack)
         return pa.concat_tables(tables) if tables else None
 
     def keep(self, table: pa.Table) -> None:
@@ -89,15 +68,30 @@ class Cache:
             return
         if not (self.folder / NAME).is_file():
             files.write_json(self.folder / NAME, self._fingerprint)
-        name = files.digest(table["doc_id"].to_pylist())[:32]
-        files.write_table(self.folder / f"{name}.parquet", table)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue()
+        with files.written(self.folder / f"{hashlib.sha256(content).hexdigest()}.parquet") as temporary:
+            temporary.write_bytes(content)
+
+    def _read(self, pack: Path, columns: Sequence[str] = ("doc_id", *RESULTS)) -> pa.Table | None:
+        """A pack's rows; None where it is gone, or damaged."""
+        try:
+            content = pack.read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(content).hexdigest() == pack.stem:
+            return pq.read_table(pa.BufferReader(content), columns=list(columns))
+        self.damaged.append(pack)
+        pack.unlink(missing_ok=True)
+        return None
 
 
 def seed(parts: Iterable[Path]) -> int:
     """Keep the results of scored parts, such as a colleague's; gives the number of documents with a score."""
     count = 0
     for path in parts:
-        table = files.read_table(path, "score")
+        table = read_part(path, "score")
         raw = (table.schema.metadata or {}).get(FINGERPRINT_KEY)
         if raw is None or "published" in json.loads(raw):
             raise InputError(f"{path} was not scored by this project: its schema names no fingerprint of a scorer")
@@ -156,31 +150,9 @@ def bound() -> float:
     raise InputError(f"FRESHSTART_SCORE_CACHE_GIB must be a number of GiB from 0 on, found {text!r}")
 
 
-def _index(packs: list[Path]) -> Index:
-    keys, places = [np.empty(0, np.uint64)], [np.empty((0, 2), np.uint32)]
-    for number, pack in enumerate(packs):
-        try:
-            ids = pq.read_table(pack, columns=["doc_id"])["doc_id"].to_pylist()
-        except (OSError, pa.ArrowException):
-            continue
-        keys.append(_keys(ids))
-        rows = np.arange(len(ids), dtype=np.uint32)
-        places.append(np.stack([np.full(len(ids), number, np.uint32), rows], axis=1))
-    joined = np.concatenate(keys)
-    order = np.argsort(joined, kind="stable")
-    return Index(packs, joined[order], np.concatenate(places)[order])
-
-
 def _keys(doc_ids: Sequence[str]) -> np.ndarray:
+    """The first eight bytes of each id."""
     return np.array([int(doc_id[:16], 16) for doc_id in doc_ids], dtype=np.uint64)
-
-
-@lru_cache(maxsize=4)
-def _read(pack: Path) -> pa.Table | None:
-    try:
-        return files.read_table(pack, "score", ["doc_id", *RESULTS])
-    except (InputError, OSError):
-        return None
 
 
 def _size(path: Path) -> int:

@@ -5,17 +5,22 @@ that were in flight again. Parts come out equal, byte for byte, whatever the num
 same function without Ray.
 
 A worker that dies (or whose machine does) is replaced, and its part is read again one document at a time, with a note
-of the row at hand in the state folder. A row that kills its worker twice is left out; its part is not written, all its
-other rows are in the cache, and the run ends with an error that names part, row and document after every other part is
-finished. A part that raises is not tried again.
+of the row at hand in the state folder. So it goes with a scorer that ends its process and with one that hangs: an alarm
+ends its worker, with the place in the worker's log. A row that kills its worker twice is left out; its part is not
+written, all its other rows are in the cache, and the run ends with an error that names part, row and document after
+every other part is finished. A part that raises is not tried again.
 
-On a laptop Ray is started here, without dashboard and telemetry, and leaves with the run. On a cluster (RAY_ADDRESS)
+On a laptop Ray is started here, without dashboard and telemetry, and leaves with the run, also where that is killed
+(``freshstart.scoring.reaper``). On a cluster (RAY_ADDRESS)
 all machines must see the project folder and the state folder under the same path.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Collection, Iterator
@@ -29,7 +34,7 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
 from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load, scorer_class
-from freshstart.scoring import segments
+from freshstart.scoring import read_part, segments
 from freshstart.scoring.table import PartDone, score_part
 
 DEATHS_OF_A_ROW = 2
@@ -48,6 +53,7 @@ class Job:
     source: Path
     target: Path
     at: Path
+    seconds: float  # that one document may take
     careful: bool = False
     killers: tuple[int, ...] = ()  # rows that a worker died on, once a death
     deaths_without_row: int = 0  # of its workers before any row was begun
@@ -55,6 +61,10 @@ class Job:
     @property
     def left_out(self) -> set[int]:
         return {row for row in self.killers if self.killers.count(row) >= DEATHS_OF_A_ROW}
+
+
+class Hung(BaseException):
+    """Scoring took too long; no Exception, so that no scorer takes it for one of its own."""
 
 
 class Worker:
@@ -66,11 +76,12 @@ class Worker:
 
     def ready(self) -> None:
         """Answers once the worker is there."""
+        faulthandler.register(signal.SIGALRM, chain=True)
 
     def score(self, job: Job) -> PartDone:
         before = (lambda row: _noted(job, row)) if job.careful else None
         made = made_here(self._record)
-        return score_part(job.source, job.target, self._loaded, self._record["segments"], made, before)
+        return score_part(job.source, job.target, self._loaded, self._record["segments"], made, before, job.seconds)
 
     def _loaded(self) -> Scorer:
         if self._scorer is None:
@@ -97,10 +108,13 @@ def worker_count() -> int | None:
     return None if text is None else int(text)
 
 
-def score_parts(parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, workers: int | None = None) -> int:
+def score_parts(
+    parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, workers: int | None = None, seconds: float = 60.0
+) -> int:
     """Score every corpus part of ``parts`` into its target; gives the number of documents that were scored anew.
 
     ``workers``: processes; None takes all processors (or GPUs, for a scorer that uses them) of the machine or cluster.
+    ``seconds``: see ScoreSettings.document_seconds.
     Raises InputError naming the parts and rows that could not be scored, after all others are finished.
     """
     os.environ.update(ONE_THREAD)
@@ -108,8 +122,9 @@ def score_parts(parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, 
     arguments = (str(scorer_folder.resolve()), task, record)
     notes = files.state_folder("scoring").resolve()
     pairs = [(source.resolve(), target.resolve()) for source, target in parts]
-    jobs = [Job(source, target, notes / files.digest([str(source), record])) for source, target in pairs]
+    jobs = [Job(source, target, notes / files.digest([str(source), record]), seconds) for source, target in pairs]
     failed: dict[str, str] = {}
+    damaged: set[Path] = set()
     anew = 0
     run = _here if workers == 0 else _on_ray
     try:
@@ -117,11 +132,15 @@ def score_parts(parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, 
             for job, done, problem in run(jobs, arguments, workers):
                 if problem is not None:
                     failed[f"{job.source.parent.name}/{job.source.name}"] = problem
-                anew += done.anew if done else 0
+                if done is not None:
+                    anew += done.anew
+                    damaged.update(done.damaged)
                 progress.advance(note=f"{len(failed)} failed" if failed else f"{anew:,} documents scored anew")
     finally:
         for job in jobs:
             job.at.unlink(missing_ok=True)
+        for pack in sorted(damaged):
+            print(f"warning: {pack} was damaged and is removed: its documents were scored anew", file=sys.stderr)
     if failed:
         listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
         count = f"{len(failed)} of {len(jobs)} parts"
@@ -134,21 +153,34 @@ Arguments = tuple[str, str, dict[str, Any]]  # those of Worker
 
 
 def _here(jobs: list[Job], arguments: Arguments, workers: int | None) -> Iterator[Outcome]:
-    worker = Worker(*arguments)
-    for job in jobs:
-        try:
-            yield job, worker.score(job), None
-        except (InputError, OSError):
-            raise
-        except Exception as error:  # reported with the part's name, after the other parts are done
-            yield job, None, failure(error)
+    def too_long(signum: int, frame: Any) -> None:
+        raise Hung(f"no score within {jobs[0].seconds:g} s a document")
+
+    handler, timer = signal.signal(signal.SIGALRM, too_long), signal.getitimer(signal.ITIMER_REAL)
+    worker, waiting = Worker(*arguments), deque(jobs)
+    try:
+        while waiting:
+            job = waiting.popleft()
+            try:
+                part = worker.score(job)
+                yield job, part, _named(job, part.left_out)
+            except (InputError, OSError):
+                raise
+            except Exception as error:  # reported with the part's name, after the other parts are done
+                yield job, None, failure(error)
+            except (Hung, SystemExit) as error:
+                worker = Worker(*arguments)
+                yield from _after_death(job, failure(error), waiting)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _on_ray(jobs: list[Job], arguments: Arguments, workers: int | None) -> Iterator[Outcome]:
     import ray
     from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-    logs = _start(ray, workers)
+    logs, reaper = _start(ray, workers)
     try:
         demand, most = _demand(ray, arguments[2], workers)
         actor = ray.remote(max_restarts=0, max_task_retries=0, **demand)(Worker)
@@ -181,24 +213,22 @@ def _on_ray(jobs: list[Job], arguments: Arguments, workers: int | None) -> Itera
                 try:
                     part = ray.get(done[0])
                     idle.append(worker)
-                    yield job, part, _named(job, part.left_out, logs)
+                    yield job, part, _named(job, part.left_out, f"; logs: {logs}")
                 except RayTaskError as error:
                     if isinstance(error.cause, InputError | OSError):
                         raise error.cause from None
                     idle.append(worker)
                     yield job, None, failure(error.cause)
                 except (RayActorError, OutOfMemoryError) as error:
-                    again, problem = _after_death(job, f"{failure(error)}; logs: {logs}")
-                    if again is None:
-                        yield job, None, problem
-                    else:
-                        waiting.append(again)
+                    yield from _after_death(job, f"{failure(error)}; logs: {logs}", waiting)
     finally:
         ray.shutdown()
+        if reaper is not None:
+            reaper.communicate()
 
 
-def _start(ray: Any, workers: int | None) -> str:
-    """Start Ray here, or join the cluster that RAY_ADDRESS names; gives the folder of its logs."""
+def _start(ray: Any, workers: int | None) -> tuple[str, subprocess.Popen[bytes] | None]:
+    """Start Ray here, with a reaper, or join the cluster that RAY_ADDRESS names; gives the folder of its logs too."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     path = os.pathsep.join(path or os.getcwd() for path in sys.path)  # workers find what we find
     shared = {**ONE_THREAD, "PYTHONPATH": path, "FRESHSTART_STATE": str(files.state_folder().resolve())}
@@ -208,7 +238,12 @@ def _start(ray: Any, workers: int | None) -> str:
     else:
         more = {"num_cpus": workers or processors(), "object_store_memory": OBJECT_STORE_BYTES}
     context = ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **more)
-    return str(Path(context.address_info["session_dir"]) / "logs")
+    session = context.address_info["session_dir"]
+    reaper = None
+    if not os.environ.get("RAY_ADDRESS"):
+        command = [sys.executable, "-m", "freshstart.scoring.reaper", session]
+        reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    return str(Path(session) / "logs"), reaper
 
 
 def _demand(ray: Any, record: dict[str, Any], workers: int | None) -> tuple[dict[str, float], int]:
@@ -243,29 +278,32 @@ def _noted(job: Job, row: int) -> bool:
     return True
 
 
-def _after_death(job: Job, why: str) -> tuple[Job | None, str | None]:
-    """The job to try again after its worker died, or why it is given up."""
-    if not job.careful:
-        job.at.unlink(missing_ok=True)
-        return replace(job, careful=True), None
+def _after_death(job: Job, why: str, waiting: deque[Job]) -> Iterator[Outcome]:
+    """Let the job, whose worker died, wait for another, or give it up."""
+    again = replace(job, careful=True)
     try:
         row = int(job.at.read_text(encoding="utf-8"))
+        job.at.unlink()
+        again = replace(again, killers=(*job.killers, row) if job.careful else ())
+        if len(again.left_out) > ROWS_LEFT_OUT:
+            yield job, None, f"{_named(again, again.left_out)}; there may be more ({why})"
+            return
     except (FileNotFoundError, ValueError):
-        again = replace(job, deaths_without_row=job.deaths_without_row + 1)
-        if again.deaths_without_row < DEATHS_WITHOUT_A_ROW:
-            return again, None
-        return None, f"its worker died {DEATHS_WITHOUT_A_ROW + 1} times before the first row ({why})"
-    job.at.unlink()
-    again = replace(job, killers=(*job.killers, row))
-    if len(again.left_out) <= ROWS_LEFT_OUT:
-        return again, None
-    return None, f"{_named(again, again.left_out, why)}; there may be more"
+        if job.careful:
+            again = replace(again, deaths_without_row=job.deaths_without_row + 1)
+        if again.deaths_without_row == DEATHS_WITHOUT_A_ROW:
+            yield job, None, f"its worker died {DEATHS_WITHOUT_A_ROW + 1} times before the first row ({why})"
+            return
+    waiting.append(again)
 
 
-def _named(job: Job, rows: Collection[int], where: str) -> str | None:
+def _named(job: Job, rows: Collection[int], more: str = "") -> str | None:
     """The rows that killed their worker, with their documents."""
     if not rows:
         return None
-    ids = files.read_table(job.source, "corpus", ["doc_id"])["doc_id"]
+    ids = read_part(job.source, "corpus", ["doc_id"])["doc_id"]
     listed = ", ".join(f"row {row} (document {ids[row].as_py()})" for row in sorted(rows))
-    return f"{listed} killed the worker {DEATHS_OF_A_ROW} times; logs: {where}"
+    return (
+        f"{listed} killed the worker {DEATHS_OF_A_ROW} times{more}: a crash, an exit, or no score within "
+        f"score.<task>.document_seconds ({job.seconds:g})"
+    )

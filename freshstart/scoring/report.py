@@ -8,18 +8,16 @@ counted by reason and left out of every other figure.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from freshstart import files
-
-if TYPE_CHECKING:
-    import polars as pl
+from freshstart.scoring import read_part
 
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 BINS = 24
@@ -29,50 +27,48 @@ EXAMPLES = 5
 
 def report(parts: Sequence[Path]) -> dict[str, Any]:
     """Counts, error reasons with examples, and the spread of segment and document scores over all parts."""
-    import polars as pl
-
-    table = pl.scan_parquet(list(parts))
-    totals = table.select(
-        documents=pl.len(),
-        characters=pl.col("segment_ends").list.last().sum(),
-        failed=pl.col("error").is_not_null().sum(),
-    ).collect(engine="streaming")
-    failed = table.filter(pl.col("error").is_not_null())
-    reasons = failed.select("doc_id", kind=pl.col("error").str.split(":").list.first())
-    errors = _counted(reasons, examples=pl.col("doc_id").sort().head(EXAMPLES))
-    kinds = table.select(kind=pl.col("reasons").explode(empty_as_null=True).struct.field("kind"))
-    counts = _counted(kinds.drop_nulls())
+    documents = characters = 0
+    errors, kinds, examples = Counter[str](), Counter[str](), defaultdict[str, list[str]](list)
+    for path in parts:
+        table = read_part(path, "score", ["doc_id", "segment_ends", "reasons", "error"])
+        documents += len(table)
+        for ends, reasons in zip(table["segment_ends"].chunks, table["reasons"].chunks, strict=True):
+            offsets = ends.offsets.to_numpy()
+            characters += int(ends.values.to_numpy()[offsets[1:][np.diff(offsets) > 0] - 1].sum(dtype=np.int64))
+            kinds.update(
+                {row["values"]: row["counts"] for row in reasons.flatten().field("kind").value_counts().to_pylist()}
+            )
+        for row in table.filter(pc.is_valid(table["error"])).select(["doc_id", "error"]).to_pylist():
+            kind = row["error"].split(":")[0]
+            errors[kind] += 1
+            examples[kind] = sorted([*examples[kind], row["doc_id"]])[:EXAMPLES]
     segments, segment_score = _spread(parts, "scores")
     _, document_score = _spread(parts, "avg_score")
-    documents, characters, failures = totals.row(0)
     return {
         "documents": documents,
-        "characters": characters or 0,
+        "characters": characters,
         "segments": segments,
         "without_score": {
-            "share": failures / max(documents, 1),
-            "by_reason": dict(zip(errors["kind"], errors["count"], strict=True)),
+            "share": errors.total() / max(documents, 1),
+            "by_reason": _ordered(errors),
         },
-        "without_score_examples": dict(zip(errors["kind"], errors["examples"].to_list(), strict=True)),
+        "without_score_examples": {kind: examples[kind] for kind in _ordered(errors)},
         "share_segments_above_0": 1 - segment_score["share_zero"] if segments else 0.0,
         "segment_score": segment_score,
         "document_score": document_score,
-        "found": dict(zip(counts["kind"], counts["count"], strict=True)),
+        "found": _ordered(kinds),
     }
 
 
-def _counted(rows: pl.LazyFrame, **more: pl.Expr) -> pl.DataFrame:
-    """How often each ``kind`` occurs, the most frequent first."""
-    import polars as pl
-
-    groups = rows.group_by("kind").agg(count=pl.len(), **more).sort(["count", "kind"], descending=[True, False])
-    return groups.collect(engine="streaming")
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent first, equal ones by their names."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _numbers(parts: Sequence[Path], name: str) -> Iterator[np.ndarray]:
     """The numbers in a column of numbers, or of lists of them, part by part and without the nulls; float32."""
     for path in parts:
-        column = files.read_table(path, "score", [name])[name]
+        column = read_part(path, "score", [name])[name]
         values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
         yield values.drop_null().to_numpy().astype(np.float32) + 0.0  # no minus zero
 

@@ -32,7 +32,7 @@ def show(paths: Sequence[str], task: str, folder: Path | None, as_json: bool) ->
 def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[str, Any]:
     """The score of the whole text, and each segment with its place, line, score and the kinds that were found in it."""
     ends = SEGMENTERS[record["segments"]](text)
-    whole, parts = scorer.score([(text, [len(text)])])[0], scorer.score([(text, ends)])[0]
+    whole, parts = (scorers.answers(scorer, [(text, cut)])[0] for cut in ([len(text)], ends))
     kinds: list[Counter[str]] = [Counter() for _ in ends]
     for finding in parts.findings:
         kinds[min(bisect_right(ends, finding.begin), len(ends) - 1)][finding.kind] += 1

@@ -12,7 +12,9 @@ A corpus part may bring published scores along, with the segments that they belo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,20 +25,22 @@ import pyarrow.compute as pc
 
 from freshstart import files
 from freshstart.schema import CORPUS, FINGERPRINT_KEY, PUBLISHED, PUBLISHED_KEY, RESULT, RESULTS, SCORED
-from freshstart.scorers import Scorer
+from freshstart.scorers import Scorer, answers
+from freshstart.scoring import read_part
 from freshstart.scoring.cache import Cache
 from freshstart.scoring.segments import SEGMENTERS
 
 BATCH_CHARACTERS = 500_000
+LONG = 20_000  # characters of a document for which it has as long again
 
 
 @dataclass(frozen=True)
 class PartDone:
-    """Documents without a score, documents scored anew, and rows left out (then the part is not written)."""
+    """Documents scored anew, rows left out (then the part is not written), and packs of the cache that are damaged."""
 
-    without_score: int
     anew: int
     left_out: tuple[int, ...] = ()
+    damaged: tuple[Path, ...] = ()
 
 
 def score_part(
@@ -46,19 +50,22 @@ def score_part(
     segments: str,
     fingerprint: dict[str, Any],
     before: Callable[[int], bool] | None = None,
+    seconds: float = 0.0,
 ) -> PartDone:
     """Score one corpus part into ``target``.
 
     ``loaded`` gives the scorer, which is asked for only where a document is not in the cache. For a part that killed
-    its worker, ``before`` is told of every row before it is scored, alone, and says whether to score it at all.
+    its worker, ``before`` is told of every row before it is scored, alone, and says whether to score it at all. A
+    SIGALRM comes where the documents that the scorer was given take longer than ``seconds`` each (0: as long as they
+    like); one that does not override ``score`` is given them one by one.
     """
-    part = files.read_table(source, "corpus", CORPUS.names)
+    part = read_part(source, "corpus", CORPUS.names)
     ids = part["doc_id"].to_pylist()
     full = {**fingerprint, "input_sha256": files.sha256(source)}
     tables, known = [RESULT.empty_table()], set()
     if (published := (part.schema.metadata or {}).get(PUBLISHED_KEY)) is not None:
         full["published"] = json.loads(published)
-        tables.append(_published(files.read_table(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
+        tables.append(_published(read_part(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
         known.update(tables[-1]["doc_id"].to_pylist())
     cache = Cache(fingerprint)
     cached = cache.find([doc_id for doc_id in ids if doc_id not in known])
@@ -68,16 +75,20 @@ def score_part(
     todo = [row for row, doc_id in enumerate(ids) if doc_id not in known]
     left_out = []
     if todo:
-        if before is None:
-            batches: Iterable[list[int]] = _batches(todo, part["text"])
-        else:
+        scorer = loaded()
+        if before is not None:
             allowed = ((row, before(row)) for row in todo)
-            batches = ([row] for row, may in allowed if may or left_out.append(row))
-        anew = _scored(batches, part["text"], ids, loaded(), SEGMENTERS[segments])
+            batches: Iterable[list[int]] = ([row] for row, may in allowed if may or left_out.append(row))
+        elif type(scorer).score is Scorer.score:
+            batches = ([row] for row in todo)
+        else:
+            batches = _batches(todo, part["text"])
+        anew = _scored(batches, part["text"], ids, scorer, SEGMENTERS[segments], seconds)
         cache.keep(anew)
         tables.append(anew)
+    done = PartDone(len(todo) - len(left_out), tuple(left_out), tuple(cache.damaged))
     if left_out:
-        return PartDone(0, len(todo) - len(left_out), tuple(left_out))
+        return done
     results = pa.concat_tables(tables)
     place = {doc_id: row for row, doc_id in enumerate(results["doc_id"].to_pylist())}
     results = results.take([place[doc_id] for doc_id in ids])
@@ -85,21 +96,38 @@ def score_part(
     metadata = {FINGERPRINT_KEY: json.dumps(full, sort_keys=True).encode()}
     # In one piece: what pages a file gets must not depend on where its rows came from
     files.write_table(target, pa.table(columns).cast(SCORED).combine_chunks().replace_schema_metadata(metadata))
-    return PartDone(len(ids) - results["error"].null_count, len(todo))
+    return done
 
 
 def _scored(
-    batches: Iterable[list[int]], texts: pa.ChunkedArray, ids: Sequence[str], scorer: Scorer, cut: Callable
+    batches: Iterable[list[int]],
+    texts: pa.ChunkedArray,
+    ids: Sequence[str],
+    scorer: Scorer,
+    cut: Callable,
+    seconds: float,
 ) -> pa.Table:
     """The results of the rows in ``batches``."""
     results = []
     for rows in batches:
         documents = [(text, cut(text)) for text in (texts[row].as_py() for row in rows)]
-        for row, (_, ends), scored in zip(rows, documents, scorer.score(documents), strict=True):
+        with _within(seconds * sum(1 + len(text) // LONG for text, _ in documents)):
+            answered = answers(scorer, documents)
+        for row, (_, ends), scored in zip(rows, documents, answered, strict=True):
             error = scored.error or scored.unreadable
             reasons = [{"begin": f.begin, "end": f.end, "kind": f.kind} for f in scored.findings]
             results.append(_result(ids[row], list(ends), None if error else scored.scores, reasons, error))
     return pa.Table.from_pylist(results, RESULT)
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """A SIGALRM after so many seconds, unless it is over by then."""
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again each second, where a scorer swallows the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _published(part: pa.Table) -> pa.Table:
