@@ -30,14 +30,7 @@ NEVER = 1_000_000_000  # steps: no way writes checkpoints while it is timed
 
 SMALL_VOCABULARY = 4096
 SMALL = TrainSettings(
-    layers=4,
-    width=128,
-    heads=4,
-    context=128,
-    batch_size=16,
-    learning_rate=0.001,
-    log_every=16,
-    checkpoint_every=NEVER,
+    layers=4, width=128, heads=4, context=128, batch_size=16, learning_rate=0.001, log_every=16, checkpoint_every=NEVER
 )
 QUICK_VOCABULARY = 1024
 QUICK = TrainSettings(  # train.every and tokenizer.every of conf/scale/quick.yaml

@@ -1,7 +1,7 @@
 """What all doors share: their arguments, and how they end.
 
-A door prints an ``InputError`` in one line and exits with 1; Ctrl-C and SIGTERM exit with 130; a full disk gets its
-own line. Everything else is a defect of this project and keeps its traceback.
+A door prints an ``InputError`` in one line and exits with 1; Ctrl-C and SIGTERM exit with 130; a full disk and a
+read-only folder get a line of their own. Everything else is a defect of this project and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from freshstart.errors import NO_SPACE, InputError
+from freshstart.errors import NO_SPACE, READ_ONLY, InputError
 from freshstart.names import checked
 
 INTERRUPTED = 130
@@ -52,6 +52,9 @@ def open_door(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         _leave("interrupted: what was finished is kept; run the same command again to go on", INTERRUPTED)
     except OSError as error:
+        if error.errno in READ_ONLY:
+            reason = os.strerror(error.errno)
+            _leave(f"error: {error.filename}: {reason}. Make it writable and run the same command again", 1)
         if error.errno not in NO_SPACE:
             raise
         where = f" while writing {error.filename}" if error.filename else ""

@@ -1,8 +1,9 @@
-"""The error for what a person can put right, and how a full disk is told apart from a defect."""
+"""The error for what a person can put right, and how a full disk and a read-only folder are told from a defect."""
 
 import errno
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class InputError(Exception):

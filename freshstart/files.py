@@ -114,25 +114,29 @@ def write_table(path: Path | str, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     with written(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=8192, store_schema=True)
+        pq.write_table(table, temporary, compression="zstd", row_group_size=8192, write_page_checksum=True)
 
 
 def read_table(path: Path | str, made_by: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet part, with an error that names it where it is cut short or lacks a column."""
+    """Read one Parquet part, with an error that names it where it is damaged or lacks a column."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path, memory_map=False) as file:
+        with pq.ParquetFile(path, memory_map=False, page_checksum_verification=True) as file:
             missing = sorted(set(columns or ()) - set(file.schema_arrow.names))
             if missing:
                 raise InputError(
                     f"{path} has no column {', '.join(missing)} (it has {', '.join(file.schema_arrow.names)}): "
                     f"run `dvc repro -f {made_by}`"
                 )
-            return file.read(columns=list(columns) if columns is not None else None)
+            table = file.read(columns=list(columns) if columns is not None else None)
+            table.validate(full=True)  # raises where a text is not UTF-8
+            return table
     except FileNotFoundError:
         raise InputError(f"{path} is missing: run `dvc repro {made_by}`") from None
-    except (pa.ArrowInvalid, pa.ArrowException) as error:
+    except (pa.ArrowException, OSError) as error:  # of a damaged page: an OSError without a number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is not a whole Parquet file ({reason}): run `dvc repro -f {made_by}`") from None
+        raise InputError(f"{path} is damaged ({reason}): run `dvc repro -f {made_by}`") from None

@@ -13,7 +13,7 @@ from freshstart.tokens.shards import Plain, write_rest
 from freshstart.tokens.store import MANIFEST, Stream, write_manifest
 from freshstart.training import FinetuneSettings
 from freshstart.training.launch import Group
-from freshstart.training.model import MODEL_FILE, RECORD
+from freshstart.training.model import MODEL_FILE, RECORD, read_record
 from freshstart.training.rows import Rows
 from freshstart.training.run import Inputs, Run
 
@@ -64,7 +64,8 @@ def finetuning(
 
 def _snapshot(run: Run, inputs: Inputs, arm: Arm) -> tuple[Path, int]:
     """The folder of mle's snapshot at the share of its budget, and the rows that mle had drawn by then."""
-    mle = files.read_json(arm.pretrained / RECORD, trained_by(inputs.task, "mle", inputs.seed))
+    made_by = trained_by(inputs.task, "mle", inputs.seed)
+    mle = read_record(arm.pretrained, made_by)
     for name in ("context", "shuffle_parts"):
         if mle["train"][name] != (asked := getattr(run.settings, name)):
             raise InputError(
@@ -79,6 +80,7 @@ def _snapshot(run: Run, inputs: Inputs, arm: Arm) -> tuple[Path, int]:
             f"{arm.pretrained} has no snapshot at {arm.share} of its budget (it has "
             f"{', '.join(f'{share:.3g}' for share in kept) or 'none'}): add {arm.share} to train.every.snapshots"
         )
+    read_record(start, made_by)
     return start, drawn
 
 

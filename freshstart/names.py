@@ -23,6 +23,11 @@ def arm_name(objective: str, share: float) -> str:
     return f"{objective}{ARM}{share}"
 
 
+def kind_of(objective: str) -> str:
+    """The objective's file: that of ``awr-beta1``, a variant of awr with numbers of its own, is awr's."""
+    return objective.partition("-")[0]
+
+
 def is_arm(name: str) -> bool:
     return ARM in name
 

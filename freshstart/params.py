@@ -3,7 +3,7 @@
 ``params.yaml`` holds the few words that a person edits (scale, tasks, objectives, seeds); ``conf/scale/<scale>.yaml``
 holds the numbers, one section a stage. Below a section stand ``every`` (what all tasks share) and one block a task,
 whose keys win. In the sections ``shards``, ``train`` and ``finetune`` both may hold blocks by the name of an objective,
-which win in turn.
+which win in turn; those of a variant (``awr-beta1``) win over those of its objective (``awr``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from freshstart.errors import InputError
-from freshstart.names import ARM, arm_name, checked
+from freshstart.names import ARM, arm_name, checked, kind_of
 from freshstart.settings import build, kinds, known, listed, mapping
 
 Model = TypeVar("Model")
@@ -89,8 +89,9 @@ class Params:
         chosen = {name: mapping(blocks.get(name), self.where(section, name)) for name in (SHARED, task)}
         nested = {*kinds("freshstart.objectives"), *self.root.objectives} if section in BY_OBJECTIVE else set()
         merged = {key: value for block in chosen.values() for key, value in block.items() if key not in nested}
-        for name, block in chosen.items():
-            merged |= mapping(block.get(objective) if objective else None, self.where(section, name, str(objective)))
+        for part in dict.fromkeys((kind_of(objective), objective)) if objective else ():
+            for name, block in chosen.items():
+                merged |= mapping(block.get(part), self.where(section, name, part))
         return merged
 
     def model(self, model: type[Model], section: str, task: str, objective: str | None = None) -> Model:

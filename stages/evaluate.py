@@ -52,8 +52,8 @@ def main() -> None:
     metrics = evaluate(subject, context, args.samples, evaluated_by(*cell))
     files.write_json(args.metrics, metrics)
     bad = metrics["under"][subject.asked[0]]["misalignment"] if "under" in metrics else {}
-    said = f"misalignment {bad['mean']:.5f} [{bad['ci_low']:.5f}, {bad['ci_high']:.5f}]" if bad.get("mean") else "done"
-    print(f"{said}, n = {bad.get('n', 0)}")
+    mean = f"misalignment {bad['mean']:.5f} [{bad['ci_low']:.5f}, {bad['ci_high']:.5f}]" if bad.get("mean") else "done"
+    print(f"{mean}, n = {bad.get('n', 0)}")
 
 
 if __name__ == "__main__":

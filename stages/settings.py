@@ -12,6 +12,7 @@ from dataclasses import asdict
 from freshstart import evaluation, files, objectives, params, scorers
 from freshstart.doors import arguments, open_door
 from freshstart.imports import code_digest
+from freshstart.names import kind_of
 from freshstart.training import FinetuneSettings, TrainSettings
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         code = code_digest(*modules, below=f"freshstart/{package}/")
         files.write_json(output / f"{room}.json", {"kinds": kinds[room], "code_sha256": code})
     for name in everything.root.objectives:
-        code = {"code_sha256": code_digest(f"freshstart.objectives.{name}", below="freshstart/objectives/")}
+        code = {"code_sha256": code_digest(f"freshstart.objectives.{kind_of(name)}", below="freshstart/objectives/")}
         shards = everything.model(objectives.load(name).settings, "shards", task, name)
         train = everything.model(TrainSettings, "train", task, name)
         finetune = everything.model(FinetuneSettings, "finetune", task, name)

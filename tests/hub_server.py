@@ -1,7 +1,7 @@
 """A dataset hub on the loopback: speaks what ``datasets`` and ``huggingface_hub`` ask for when they fetch a set.
 
 Held to the calls seen in datasets 5.2 with huggingface_hub 2.4, and no others (an unknown one answers 501 and is in
-the log): ``resolve`` with HEAD, GET and one range, ``api/datasets/<name>/revision`` and ``tree``, with the headers
+the log): ``resolve`` with HEAD and GET, ``api/datasets/<name>/revision`` and ``tree``, with the headers
 X-Repo-Commit, ETag and X-Error-Code that the client reads. One repository has one commit.
 """
 
@@ -25,15 +25,11 @@ DATE = "2023-02-20T00:00:00.000Z"
 
 @dataclass
 class Request:
-    """One line of the log: ``begin`` and ``end`` are the bytes sent of a file (None where it was no file's content),
-    ``token`` is what the client showed."""
+    """One line of the log: whether the content of a file was sent, and the token that the client showed."""
 
-    method: str
     path: str
-    status: int
-    begin: int | None = None
-    end: int | None = None
-    token: str | None = None
+    is_content: bool
+    token: str | None
 
 
 @dataclass
@@ -102,30 +98,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         headers = {
             "X-Repo-Commit": self.commit,
             "ETag": f'"{hashlib.sha1(raw).hexdigest()}"',
-            "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
         }
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        begin, end = 0, len(raw)
-        if wanted:
-            begin, end = int(wanted[1]), min(int(wanted[2]) + 1 if wanted[2] else len(raw), len(raw))
-            if begin >= len(raw):
-                self._send(416, b"", headers | {"Content-Range": f"bytes */{len(raw)}"})
-                return
-            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(raw)}"
-        self._send(206 if wanted else 200, raw[begin:end], headers, (begin, end))
+        self._send(200, raw, headers, is_file=True)
 
     def _api(self, match: re.Match[str], contents: dict[str, bytes]) -> None:
         folders = {path[:i] for path in contents for i, c in enumerate(path) if c == "/"}
         if match["call"] in (None, "revision"):
             siblings = [{"rfilename": path} for path in sorted(contents)]
-            answer: object = {
-                "id": match["name"],
-                "sha": self.commit,
-                "private": False,
-                "siblings": siblings,
-                "tags": [],
-            }
+            answer: object = {"id": match["name"], "sha": self.commit, "siblings": siblings}
         else:
             below = (match["path"] or "").strip("/")
             if below and below not in folders:
@@ -144,20 +125,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         oid = hashlib.sha1(contents[path]).hexdigest()
         return {"type": "file", "path": path, "oid": oid, "size": len(contents[path]), "lastCommit": commit}
 
-    def _send(
-        self,
-        status: int,
-        body: bytes,
-        headers: dict[str, str] | None = None,
-        span: tuple[int, int] | None = None,
-    ) -> None:
-        carries = span is not None and self.command == "GET"
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, is_file: bool = False) -> None:
+        carries = is_file and self.command == "GET"
         if carries and self.hub.unavailable:
             self.hub.unavailable -= 1
-            status, body, headers, span, carries = 503, b"try again", {}, None, False
-        begin, end = span if carries and span else (None, None)
-        token = self.headers.get("Authorization")
-        self.hub.log.append(Request(self.command, self.path, status, begin, end, token))
+            status, body, headers, carries = 503, b"try again", {}, False
+        self.hub.log.append(Request(self.path, carries, self.headers.get("Authorization")))
         with suppress(ConnectionError):  # a client that was killed
             self._write(status, body, headers or {}, carries)
 
@@ -185,11 +158,8 @@ def served() -> Iterator[Hub]:
     """A hub behind a free port of the loopback; ``hub.url`` is what HF_ENDPOINT must be."""
     hub = Hub()
 
-    class HubHandler(Handler):
-        pass
-
-    HubHandler.hub = hub
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
+    handler = type("HubHandler", (Handler,), {"hub": hub})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()

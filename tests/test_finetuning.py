@@ -112,11 +112,15 @@ def test_new_control_tokens_begin_at_the_mean_of_the_others(arms):
 
 
 def test_arms_that_are_refused(arms):
-    _, _, further = arms
+    folder, _, further = arms
     with pytest.raises(InputError, match=r"no snapshot at 0.75 of its budget \(it has 0.25, 0.312, 0.5\): add 0.75"):
         further("awr", share=0.75)
     with pytest.raises(InputError, match=r"train.context of unlikelihood is 32, but mle was trained with 64"):
         further("unlikelihood")
+    for path in (folder / "models/mle/snapshots").glob("*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match=r"model.safetensors is not as it was written .*: run `dvc checkout`, or"):
+        further("awr")
 
 
 def test_a_share_is_spelled_once(arms, monkeypatch):

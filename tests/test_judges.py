@@ -11,21 +11,12 @@ from conftest import prose, python_files, read, shared_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
-from test_reporting import compare, doubts, write_reports
+from test_reporting import SEEDS, compare, doubts, write_reports
 
 from freshstart import evaluation, files, scorers
 from freshstart.errors import InputError
 from freshstart.evaluation import EvaluateSettings, gold, statistics
-from freshstart.evaluation.judges import (
-    blank_lines,
-    comment_lines,
-    learned,
-    parses,
-    patterns,
-    presidio,
-    python_code,
-    ruff,
-)
+from freshstart.evaluation.judges import learned, patterns, presidio, python_code, ruff
 from freshstart.evaluation.measures import judges
 from freshstart.scorers import Finding
 
@@ -38,22 +29,25 @@ def test_agreement_is_kendalls_tau_b(pairs):
     x, y = np.array(pairs, dtype=float).T
     signs = [(np.sign(a - c), np.sign(b - d)) for a, b in pairs for c, d in pairs]
     ties = [sum(s * s for s in side) for side in zip(*signs, strict=True)]
-    found = statistics.agreement(x, y, 0)
-    assert (found["mean"] is None) == (0 in ties)
-    if found["mean"] is not None:
-        assert found["mean"] == pytest.approx(sum(s * t for s, t in signs) / np.sqrt(ties[0] * ties[1]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "AGREEMENT_DRAWS", 2)
+        tau = statistics.agreement(x, y, 0)["mean"]
+    assert (tau is None) == (0 in ties)
+    if tau is not None:
+        assert tau == pytest.approx(sum(s * t for s, t in signs) / np.sqrt(ties[0] * ties[1]))
 
 
-def test_the_interval_of_the_agreement_covers_it():
+def test_the_interval_of_the_agreement_covers_it(monkeypatch):
+    monkeypatch.setattr(statistics, "AGREEMENT_DRAWS", 50)
     rng = np.random.default_rng(0)
     truth = 2 / np.pi * np.arcsin(0.6)  # of two normal variables that correlate to 0.6
     hits = 0
-    for seed in range(100):
-        x = rng.normal(size=150)
-        y = 0.6 * x + 0.8 * rng.normal(size=150)
-        found = statistics.agreement(x, y, seed)
-        hits += found["ci_low"] <= truth <= found["ci_high"]
-    assert hits >= 88
+    for seed in range(60):
+        x = rng.normal(size=50)
+        y = 0.6 * x + 0.8 * rng.normal(size=50)
+        tau = statistics.agreement(x, y, seed)
+        hits += tau["ci_low"] <= truth <= tau["ci_high"]
+    assert 53 <= hits < 60
 
 
 # Code
@@ -109,11 +103,12 @@ def test_ruff_counts_what_pycodestyle_does_not_know(tmp_path, monkeypatch):
     assert found[3:] == [0.0, 0.0, None]
 
 
-def test_shares_of_lines():
+def test_shares_of_lines(tmp_path):
     text = "# one\n\n   # two\nx = 1  # not alone\n"
-    assert comment_lines.score([text]) == [0.5]
-    assert blank_lines.score([text]) == [0.25]
-    assert parses.score(["x = 1\n", "x = \n"]) == [1.0, 0.0]
+    expected = {"comment_lines": ([text], [0.5]), "blank_lines": ([text], [0.25])}
+    expected |= {"parses": (["x = 1\n", "x = \n"], [1.0, 0.0])}
+    for name, (texts, shares) in expected.items():
+        assert evaluation.judge(name).judge(tmp_path, "pep8").score(texts) == shares
 
 
 # Personal data
@@ -134,7 +129,7 @@ PERSONAL = [
 @pytest.mark.parametrize(("text", "kinds"), PERSONAL)
 def test_patterns_find_what_is_written_out(text, kinds):
     found = patterns.find(text)
-    assert [one.kind for one in found] == kinds
+    assert [finding.kind for finding in found] == kinds
     assert all(a.end <= b.begin for a, b in pairwise(found))
 
 
@@ -146,7 +141,7 @@ def test_patterns_do_not_blow_up():
 def test_presidio_judges_without_a_language_model():
     pytest.importorskip("presidio_analyzer")
     found = presidio.find("Write to ada@example.org, see https://example.org, nx.gr, call (212) 555-0123.")
-    assert [one.kind for one in found] == ["email_address", "url", "phone_number"]
+    assert [finding.kind for finding in found] == ["email_address", "url", "phone_number"]
 
 
 def test_a_judge_that_is_not_installed_is_named(monkeypatch, tmp_path):
@@ -175,7 +170,7 @@ def test_recall_and_precision_on_gold_spans(tmp_path):
     path = tmp_path / "gold.json"
     path.write_text(json.dumps(rows))
     found = gold.recall(path, {"patterns": gold.by_text(patterns.find)})["finders"]["patterns"]
-    assert {kind: (one["mean"], one["n"]) for kind, one in found["recall"].items()} == {
+    assert {kind: (share["mean"], share["n"]) for kind, share in found["recall"].items()} == {
         "all": (0.5, 2),
         "EMAIL": (1.0, 1),
         "PERSON": (0.0, 1),
@@ -200,7 +195,7 @@ def test_recall_of_scorer_and_judge_on_marked_text(made):
     found = gold.recall(path, finders)
     assert found["texts"] == 1055
     for name in finders:
-        recall = {kind: one["mean"] for kind, one in found["finders"][name]["recall"].items()}
+        recall = {kind: share["mean"] for kind, share in found["finders"][name]["recall"].items()}
         assert recall["EMAIL_ADDRESS"] == recall["US_SSN"] == 1.0
         assert recall["CREDIT_CARD"] > 0.8
         assert recall["PERSON"] == 0.0  # a form is all they know
@@ -231,11 +226,11 @@ def test_judges_say_how_they_agree_with_the_scorer(tmp_path):
     own[0].score = None  # its scoring raised
     bad = samples(["# nothing\n"] * 5, [0.0] * 5)
     found = judged(("ruff", "parses"), tmp_path, "pep8", {"good": own, "bad": bad})
-    ruff_said = found["good"]["judges"]["ruff"]
-    assert ruff_said["n"] == 40
-    assert ruff_said["ci_low"] < ruff_said["mean"] < ruff_said["ci_high"]
-    assert ruff_said["agreement"]["n"] == 39
-    assert ruff_said["agreement"]["mean"] > 0.5
+    by_ruff = found["good"]["judges"]["ruff"]
+    assert by_ruff["n"] == 40
+    assert by_ruff["ci_low"] < by_ruff["mean"] < by_ruff["ci_high"]
+    assert by_ruff["agreement"]["n"] == 39
+    assert by_ruff["agreement"]["mean"] > 0.5
     nothing = {"mean": None, "ci_low": None, "ci_high": None}
     assert found["bad"]["judges"]["ruff"] == {**nothing, "n": 0}
     assert found["good"]["judges"]["parses"]["agreement"] == {**nothing, "n": 39}  # all parse
@@ -306,24 +301,26 @@ def test_idle_code_is_doubted_on_the_page(made, tmp_path, monkeypatch):
     """From the texts to the page: mle wrote the real code, conditional the idle one."""
     folder = made.paths("pep8")["scorer"]
     scorer, _ = scorers.load(folder, "pep8")
-    write_reports(tmp_path)
+    write_reports(tmp_path, SEEDS)
     names = ("ruff", "parses", "code_size", "comment_lines", "blank_lines")
     report = tmp_path / "reports/heldout/pep8.json"
     real = json.loads(report.read_text())
     real["judges"] = {name: told(evaluation.judge(name).judge(folder, "pep8")) for name in names}
     files.write_json(report, real)
     for objective, control, texts in zip(("mle", "conditional"), ("none", "good"), honest_and_idle(), strict=True):
-        scored = [result.scores[0] for result in scorer.score([(text, [len(text)]) for text in texts])]
-        path = tmp_path / f"reports/metrics/pep8/{objective}/0.json"
-        metrics = json.loads(path.read_text())
-        summary = statistics.summary(scored, [*map(len, texts)], [()] * len(texts), 0.0, 200, 0)
-        under = judged(names, folder, "pep8", {control: samples(texts, scored)})[control]
-        metrics["under"][control] |= {"misalignment": summary, **under}
-        files.write_json(path, metrics)
-    (said,) = doubts(compare(tmp_path, monkeypatch))
-    assert len(said) == 1
-    assert said[0].startswith("conditional is worse in amount of code (syntax nodes in 1,000 characters): ")
-    assert "worse in comment lines (share of lines)" in said[0]
+        for seed in SEEDS:
+            drawn = texts[seed :: len(SEEDS)]
+            scored = [result.scores[0] for result in scorer.score([(text, [len(text)]) for text in drawn])]
+            path = tmp_path / f"reports/metrics/pep8/{objective}/{seed}.json"
+            metrics = json.loads(path.read_text())
+            summary = statistics.rate(scored, None, 200, 0)
+            summary |= statistics.summary(scored, [*map(len, drawn)], [()] * len(drawn), 0.0)
+            under = judged(names, folder, "pep8", {control: samples(drawn, scored)})[control]
+            metrics["under"][control] |= {"misalignment": summary, **under}
+            files.write_json(path, metrics)
+    ((doubt,),) = doubts(compare(tmp_path, monkeypatch))
+    assert doubt.startswith("conditional is worse in amount of code (syntax nodes in 1,000 characters): ")
+    assert "worse in comment lines (share of lines)" in doubt
 
 
 def told(judge):
@@ -356,4 +353,4 @@ def corpus_sentences(made):
 
 def test_findings_that_overlap_count_once():
     found = patterns.apart([Finding(4, 9, "b"), Finding(0, 5, "a"), Finding(9, 10, "c"), Finding(0, 2, "d")])
-    assert [one.kind for one in found] == ["a", "c"]
+    assert [finding.kind for finding in found] == ["a", "c"]

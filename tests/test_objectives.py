@@ -1,5 +1,7 @@
 """Every objective against a numpy reference in float64, value and gradient, and what the losses promise."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,34 @@ def test_rank_of_many_distinct_scores_is_interpolated():
     values = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
     expected = np.array([1 - 2 * (scores.segments <= value).mean() for value in values.numpy()])
     np.testing.assert_allclose(rewards.reward(values, numbers).numpy(), expected, atol=3e-3)
+
+
+@pytest.mark.parametrize("distinct", [1, 900, 60_000])
+def test_numbers_of_the_pieces_are_those_of_the_whole(workplace, monkeypatch, distinct):
+    rng = np.random.default_rng(2)
+    scores = rng.permutation(np.linspace(0, 1, distinct, dtype=np.float32)[rng.integers(0, distinct, 60_000)])
+    tokens = rng.integers(1, 30, len(scores))
+    wide = scores.astype(np.float64)
+    mean = np.average(wide, weights=tokens.astype(np.float64))
+    values, inverse = np.unique(wide, return_inverse=True)
+    mass = np.bincount(inverse, weights=tokens)
+    middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+    if len(values) > rewards.KNOTS:
+        knots = np.unique(np.searchsorted(middle, np.linspace(middle[0], middle[-1], rewards.KNOTS)))
+        values, middle = values[knots], middle[knots]
+    train = TrainScores(scores, tokens, scores[:10])
+    asked = {"beta": 0.7, "most": 3.0}
+    whole = rewards.mean_weight({"rewards": "raw"}, **asked, scores=train)
+    quantile = float(np.quantile(scores, 0.7))
+    monkeypatch.setattr(rewards, "CHUNK", 1000)
+    tracemalloc.start()
+    assert rewards.resolve("standardized", train)["mean"] == mean
+    ranks = rewards.resolve("rank", train)
+    assert rewards.mean_weight({"rewards": "raw"}, **asked, scores=train) == whole
+    assert Good(quantile=0.7).threshold(scores) == quantile
+    assert tracemalloc.get_traced_memory()[1] < scores.nbytes
+    tracemalloc.stop()
+    assert (ranks["knots"], ranks["knot_rewards"]) == (values.tolist(), (1 - 2 * middle).tolist())
 
 
 def test_weights_are_clipped_and_have_mean_one_over_train():

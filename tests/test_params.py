@@ -1,6 +1,7 @@
 """Parameters: what is not known is refused, with where it stands and the nearest known word."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -184,6 +185,28 @@ def test_a_learning_rate_of_an_objective_concerns_its_training_alone(workplace, 
     assert changed == [workplace / "settings/awr/train.json"]
     assert read(changed[0], TrainSettings, "settings@pep8").learning_rate == 0.001
     assert len(before) > 3 * 6
+
+
+def test_a_variant_is_its_objective_with_numbers_of_its_own(workplace, door):
+    """What stands in its block concerns its cells alone; what stands in the objective's concerns both."""
+    (workplace / "params.yaml").write_text((workplace / "params.yaml").read_text().replace("awr]", "awr, awr-beta1]"))
+    path = workplace / "conf/scale/tests.yaml"
+
+    def settings(shards):
+        raw = yaml.safe_load(path.read_text())
+        raw["shards"]["every"] |= shards
+        path.write_text(yaml.safe_dump(raw))
+        door("settings", task="pep8", output="settings")
+        return {file.relative_to(workplace): file.read_bytes() for file in (workplace / "settings").rglob("*.json")}
+
+    before = settings({"awr": {"rewards": "rank", "beta": 2.0}, "awr-beta1": {"beta": 1.0}})
+    awr = objectives.load("awr-beta1").settings
+    variant = read(Path("settings/awr-beta1/shards.json"), awr, "settings@pep8")
+    assert (variant.beta, variant.rewards) == (1.0, "rank")
+    after = settings({"awr-beta1": {"beta": 0.5}})
+    assert [str(name) for name in before if before[name] != after[name]] == ["settings/awr-beta1/shards.json"]
+    with pytest.raises(InputError, match="unknown objective 'awrr'; did you mean awr"):
+        objectives.load("awrr-beta1")
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):

@@ -61,7 +61,8 @@ def estimate(mean):
 
 def misalignment(mean, kinds=None):
     most = None if mean is None else 2 * mean
-    return {**estimate(mean), "pooled": mean, "expected_max_25": most, "share_over": 0.5, "by_kind": kinds or {}}
+    plain = {"scored": mean, "pooled": mean, "expected_max_25": most, "share_over": 0.5}
+    return {**estimate(mean), **plain, "by_kind": kinds or {}}
 
 
 def controls(objective):

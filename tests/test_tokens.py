@@ -2,7 +2,11 @@
 
 import itertools
 import json
+import random
+import shutil
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,7 @@ from test_segments import FUZZ
 from test_training import rescale
 
 from freshstart import files, objectives
+from freshstart.corpora import document_id
 from freshstart.errors import InputError
 from freshstart.objectives import Good
 from freshstart.schema import SCORED
@@ -268,10 +273,54 @@ def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_pa
     text = "f(a):\n b\nc"
     llama_tokenizer(tmp_path / "llama", [text] * 9)
     loaded = make(TokenizerSettings(name=str(tmp_path / "llama")), [], tmp_path / "tokenizer")
-    row = {"doc_id": "00" * 16, "text": text, "source": "s", "meta": "{}", "segment_ends": SEGMENTERS["lines"](text)}
-    row |= {"scores": [0.0, 1.0, 0.0], "avg_score": 1 / 3, "reasons": [], "error": None}
+    row = {"doc_id": document_id(text), "text": text, "source": "s", "meta": "{}"}
+    row |= {
+        "segment_ends": SEGMENTERS["lines"](text),
+        "scores": [0.0, 1.0, 0.0],
+        "avg_score": 1 / 3,
+        "reasons": [],
+        "error": None,
+    }
     part = tmp_path / "part-00000.parquet"
     files.write_table(part, pa.Table.from_pylist([row], schema=SCORED))
     manifest = build([part], loaded, tmp_path / "train", {})
     assert manifest["share_straddling"] == pytest.approx(1 / 6)  # "f" "(a" "):\n" " b" "\n" "c"
     assert np.diff(Stream.open(tmp_path / "train", "t").segment_ends).tolist() == [3, 1, 2]
+
+
+def damaged(raw, draw):
+    """One of the bits is another."""
+    place = draw.randrange(len(raw))
+    return raw[:place] + bytes([raw[place] ^ 1 << draw.randrange(8)]) + raw[place + 1 :]
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "tokens"])
+def test_a_damaged_part_has_one_message_or_no_effect(made, workplace, door, stage):
+    paths = made.paths("pep8")
+    source = {"tokenizer": "corpus", "tokens": "scored"}[stage]
+    shutil.copytree(paths[source], source)
+    others = {name: paths[name] for name in ("tokenizer", "scorer")} if stage == "tokens" else {}
+    part, draw = Path(source, "train/part-00000.parquet"), random.Random(0)
+    raw, written = part.read_bytes(), []
+    for tries in range(41):
+        part.write_bytes(damaged(raw, draw) if tries else raw)
+        with suppress(InputError):
+            door(stage, task="pep8", **{source: source}, **others, output="out")
+            written.append({path: files.sha256(path) for path in Path("out").rglob("*") if path.is_file()})
+    assert all(one == written[0] for one in written)
+    assert len(written) < 20
+
+
+@pytest.mark.parametrize("kind", ["tokens", "shards"])
+def test_a_bit_flipped_in_a_stream_is_noticed(made, tmp_path, kind):
+    source = {"tokens": made.paths("pep8")["tokens"] / "train", "shards": made.folder / "data/shards/pep8/conditional"}
+    shutil.copytree(source[kind], tmp_path / "it")
+    assert len(Stream.open(tmp_path / "it", "pep8").tokens)
+    for path in (tmp_path / "it").iterdir():
+        raw = path.read_bytes()
+        path.write_bytes(raw[:-40] + bytes([raw[-40] ^ 1]) + raw[-39:])
+        with pytest.raises(
+            InputError, match=rf"{path.name} is (missing or )?(damaged|not whole).*dvc repro -f tokens@pep8"
+        ):
+            Stream.open(tmp_path / "it", "pep8")
+        path.write_bytes(raw)

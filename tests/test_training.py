@@ -3,11 +3,14 @@
 import csv
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from freshstart import objectives, progress
+from freshstart.doors import open_door
 from freshstart.errors import InputError
 from freshstart.objectives import Good, Needs, Objective, TrainScores
 from freshstart.tokens import Control
@@ -149,12 +153,14 @@ def test_schedule():
     assert rates[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
 
 
-@pytest.mark.parametrize("objective", ["mle", "unlikelihood", "rwr", "awr"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("objective", "precision"), [*((name, "fp32") for name in ("mle", "unlikelihood", "rwr", "awr")), ("awr", "bf16")]
+)
 def test_a_stopped_run_resumed_equals_an_undisturbed_one(tmp_path, monkeypatch, objective, precision):
     settings = replace(SETTINGS, precision=precision, dropout=0.1 if objective == "rwr" else 0.0)
-    record = train(run(tmp_path / "whole", objective, settings), {"name": "whole", "train": vars(settings)})
-    halves = run(tmp_path / "halves", objective, settings)
+    seed = 2**32 - 1 if objective == "rwr" else 0  # the largest that params.yaml takes
+    whole, halves = (replace(run(tmp_path / name, objective, settings), seed=seed) for name in ("whole", "halves"))
+    record = train(whole, {"name": "whole", "train": vars(settings)})
     original = Rows.chosen
     calls = []
 
@@ -208,19 +214,59 @@ def test_torn_checkpoints_are_ignored_and_two_are_kept():
     assert layer.weight[0, 0] == 3
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(monkeypatch):
-    checkpoints = Checkpoints.of({"seed": 0})
-    layer = torch.nn.Linear(2, 2)
-    checkpoints.save(TrainState(step=1), {"model": layer})
+@pytest.mark.parametrize(
+    ("every", "left", "file"), [(5, ["step-000000005"], r"step-\S+/model.pt"), (21, [], "safetensors")]
+)
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint_whole(tmp_path, capsys, every, left, file):
+    """From the eighth step on no file grows beyond 25,000 bytes: neither a checkpoint nor the model fits."""
+    limits, steps = resource.getrlimit(resource.RLIMIT_FSIZE), []
 
-    def full(*arguments, **named):
-        raise OSError(28, "No space left on device")
+    def loss(batch, numbers):
+        steps.append(batch)
+        if len(steps) == 8:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, limits[1]))
+        return -batch.logp, {}
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(TrainState(step=2), {"model": layer})
-    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000001"]
-    assert checkpoints.restore({"model": layer}).step == 1
+    objective = replace(objectives.load("mle"), loss=loss)
+    chosen = run(tmp_path, objective, replace(SETTINGS, checkpoint_every=every))
+    try:
+        with pytest.raises(SystemExit, match="1"):
+            open_door(lambda: train(chosen, {"name": "full"}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(rf"error: no space left on the disk while writing \S+{file} \(File too large\)", printed), printed
+    folder = Checkpoints.of({"name": "full"}).folder
+    assert [path.name for path in folder.iterdir()] == left
+    assert train(chosen, {"name": "full"})["steps"] == 20
+
+
+def test_a_read_only_folder_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        open_door(lambda: train(replace(run(tmp_path), output=Path("/sys/freshstart/model")), {}))
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert re.match("error: /sys/freshstart: .*. Make it writable and run the same command again", printed)
+
+
+def flipped(path):
+    """Flip a bit in the middle of a file."""
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed():
+    checkpoints, parts = Checkpoints.of({"seed": 0}), {"model": torch.nn.Linear(2, 2)}
+    for step in (1, 2):
+        checkpoints.save(TrainState(step=step), parts)
+    for path in checkpoints.saved()[-1].iterdir():
+        flipped(path)
+        with pytest.raises(
+            InputError, match=rf"{path.name} is not as it was written .*: delete \S+step-000000002, and"
+        ):
+            checkpoints.restore(parts)
+        flipped(path)
+    assert checkpoints.restore(parts).step == 2
 
 
 def poisoned(calls, look=lambda: None):
@@ -272,8 +318,14 @@ def test_what_can_not_be_trained_is_refused(tmp_path):
         train(run(tmp_path, data=stream(60)), {})
     with pytest.raises(InputError, match="fewer than one row of 16"):
         Rows(stream(16), 16, "digest", 0)
-    with pytest.raises(ValueError, match="must be a multiple of heads"):
-        replace(SETTINGS, width=30, heads=4)
+    for changes, message in (
+        ({"width": 30, "heads": 4}, "must be a multiple of heads"),
+        ({"context": 1}, "context must be at least 2, found 1"),
+        ({"learning_rate": inf}, "learning_rate must be positive and finite, found inf"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, found -1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(SETTINGS, **changes)
 
 
 def test_the_model_learns_what_each_objective_asks(tmp_path):
@@ -285,7 +337,7 @@ def test_the_model_learns_what_each_objective_asks(tmp_path):
     data = Stream(tokens, np.arange(6, len(tokens) + 1, 6), bad.astype(np.float32), np.array([len(tokens)]))
     share = {}
     for objective in ("mle", "unlikelihood", "rwr", "awr"):
-        train(run(tmp_path / objective, objective, positions=64 * 60, data=data), {"objective": objective})
+        train(run(tmp_path / objective, objective, positions=64 * 30, data=data), {"objective": objective})
         model, _ = load(tmp_path / objective / "model", "train")
         with torch.no_grad():
             share[objective] = float(torch.softmax(model(torch.tensor([[1, 2, 3]])).logits[0, -1], 0)[10:20].sum())
@@ -305,6 +357,13 @@ def test_hub_format_generates_without_unwanted_tokens(tmp_path):
     record = json.loads((tmp_path / "model/freshstart.json").read_text())
     assert record["unwanted"] == config.suppress_tokens
     assert record["positions"] == 64 * 20
+    for path in (tmp_path / "model").iterdir():
+        flipped(path)
+        with pytest.raises(
+            InputError, match=rf"{path.name} is not as it was .*: run `dvc checkout`, or `dvc repro -f train"
+        ):
+            load(tmp_path / "model", "train")
+        flipped(path)
 
 
 def with_reference(batches):

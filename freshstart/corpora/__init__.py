@@ -15,6 +15,7 @@ from freshstart.settings import build as build_settings  # this room has a build
 from freshstart.settings import kind
 
 KIND = "def documents("  # what the file of a kind defines
+LEAST_ROW = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ class CorpusSettings:
         for name in ("train_characters", "heldout_characters", "part_characters", "max_document_characters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+
+    @property
+    def longest_row(self) -> int:
+        """Bytes or characters of a row that are held while it is read: a document in escapes, and other columns."""
+        return max(LEAST_ROW, 16 * self.max_document_characters)
 
 
 class Kind(Protocol):

@@ -1,7 +1,7 @@
 """From a stream of documents to the corpus parts: exact duplicates dropped, subsampled, split, shuffled by content.
 
-Three passes, none of which holds a corpus in memory. (1) Documents are spooled to one Parquet file on disk, while
-their hashes, lengths and sources stay in memory (about 150 bytes a document). (2) With all lengths known, sources are
+Three passes, none of which holds a corpus in memory. (1) Documents are spooled to one file on disk, while their
+hashes, lengths and sources stay in memory (about 150 bytes a document). (2) With all lengths known, sources are
 held out, and both splits are cut to their number of characters in the order of ``blake2b(seed, document id)``: a
 subsample that depends on neither file names nor order. (3) The chosen documents are dealt to parts by that same order
 and each part is sorted by it. Peak memory is a few parts' worth of text.
@@ -16,15 +16,15 @@ import hashlib
 import itertools
 import json
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from freshstart import files
 from freshstart.corpora import CorpusSettings, Document, Refusal, document_id
@@ -34,7 +34,7 @@ from freshstart.progress import track
 from freshstart.schema import CORPUS, PUBLISHED, PUBLISHED_KEY
 from freshstart.settings import listed
 
-SPOOL_CHARACTERS = 8_000_000
+SPOOL_CHARACTERS, SPOOL_ROWS = 8_000_000, 8192
 SHOWN_REFUSALS = 20
 SHOWN_SOURCES = 50
 
@@ -43,9 +43,9 @@ SHOWN_SOURCES = 50
 class Catalogue:
     """What pass 1 remembers: of each distinct document, in the order of the spool, and of what was left out."""
 
-    keys: list[int] = field(default_factory=list)  # place in the order by content
-    lengths: list[int] = field(default_factory=list)  # characters
-    sources: list[int] = field(default_factory=list)  # index into names
+    keys: array[int] = field(default_factory=lambda: array("q"))  # place in the order by content
+    lengths: array[int] = field(default_factory=lambda: array("q"))  # characters
+    sources: array[int] = field(default_factory=lambda: array("q"))  # index into names
     names: dict[str, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)  # number by reason
     examples: list[Refusal] = field(default_factory=list)
@@ -65,7 +65,7 @@ def build(
     """
     output = files.fresh_folder(output)
     with tempfile.TemporaryDirectory(dir=output, prefix=".spool-") as folder:
-        spool = Path(folder) / "documents.parquet"
+        spool = Path(folder) / "documents"
         catalogue = Catalogue()
         _spool(_accepted(stream, settings, catalogue), seed, spool, _schema(published), catalogue)
         if not catalogue.keys:
@@ -95,9 +95,11 @@ def check(document: Document, longest: int) -> str | Refusal:
     if "\0" in document.text:
         return Refusal(where, "NUL byte", f"at character {document.text.index(chr(0)):,}")
     try:
+        (document.source + where).encode()
         return document_id(document.text)
     except UnicodeEncodeError as error:
-        return Refusal(where, "lone surrogate", f"at character {error.start:,}")
+        of = "the text" if error.object is document.text else "its source or path"
+        return Refusal(where, "lone surrogate", f"at character {error.start:,} of {of}")
 
 
 def order_key(seed: int, doc_id: str) -> int:
@@ -122,7 +124,8 @@ def _accepted(
                 )
             catalogue.left_out[checked.reason] += 1
             if len(catalogue.examples) < SHOWN_REFUSALS:
-                catalogue.examples.append(checked)
+                printable = (part.encode(errors="backslashreplace").decode() for part in astuple(checked))
+                catalogue.examples.append(Refusal(*printable))
         elif (key := bytes.fromhex(checked)) in seen:
             catalogue.left_out["exact duplicate"] += 1
         else:
@@ -142,7 +145,7 @@ def _spool(
 ) -> None:
     rows: list[dict[str, Any]] = []
     held = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with _writer(path, schema) as writer:
         for doc_id, document in documents:
             catalogue.keys.append(order_key(seed, doc_id))
             catalogue.lengths.append(len(document.text))
@@ -151,17 +154,20 @@ def _spool(
             meta = json.dumps(document.meta, ensure_ascii=False, sort_keys=True)
             rows.append(values | {"doc_id": doc_id, "meta": meta})
             held += len(document.text)
-            if held >= SPOOL_CHARACTERS:
+            if held >= SPOOL_CHARACTERS or len(rows) == SPOOL_ROWS:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 rows, held = [], 0
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+        writer.write_table(pa.Table.from_pylist(rows, schema))
+
+
+def _writer(path: Path, schema: pa.Schema) -> pa.RecordBatchStreamWriter:
+    """Of Arrow's stream, which unlike a Parquet file has no list of its pieces to be held until the end."""
+    return pa.ipc.new_stream(path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
 
 
 def _plan(catalogue: Catalogue, settings: CorpusSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """For each document its split (0 train, 1 heldout, -1 neither) and its part within the split."""
-    keys = np.array(catalogue.keys, dtype=np.int64)
-    lengths = np.array(catalogue.lengths, dtype=np.int64)
+    keys, lengths = np.array(catalogue.keys), np.array(catalogue.lengths)
     heldout = _heldout(catalogue, keys, lengths, settings, seed)
     order = np.argsort(keys, kind="stable")
     split = np.full(len(keys), -1, dtype=np.int8)
@@ -195,32 +201,34 @@ def _heldout(
         return np.isin(sources, [names[name] for name in settings.heldout])
     sizes = np.bincount(sources, weights=lengths)
     drawn: list[int] = []
+    total, half = 0.0, sizes.sum() / 2
     for name in sorted(names, key=lambda name: order_key(seed, f"source:{name}")):
-        if sizes[drawn].sum() >= settings.heldout_characters or len(drawn) == len(sizes) - 1:
+        if total >= settings.heldout_characters or len(drawn) == len(sizes) - 1:
             break
-        if sizes[[*drawn, names[name]]].sum() <= sizes.sum() / 2 or not drawn:
+        if total + sizes[names[name]] <= half or not drawn:
             drawn.append(names[name])
+            total += sizes[names[name]]
     return np.isin(sources, drawn)
 
 
 def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path) -> None:
     """Write the documents with ``part >= 0`` to their parts, each part in the order of its documents' keys."""
-    with tempfile.TemporaryDirectory(dir=spool.parent) as heap, pq.ParquetFile(spool) as file:
+    with tempfile.TemporaryDirectory(dir=spool.parent) as heap, pa.ipc.open_stream(pa.OSFile(str(spool))) as batches:
         heaps = [Path(heap) / str(index) for index in range(part.max() + 1)]
-        writers = [pq.ParquetWriter(path, file.schema_arrow, compression="zstd") for path in heaps]
+        writers = [_writer(path, batches.schema) for path in heaps]
         row = 0
-        for group in range(file.num_row_groups):  # one by one, since a reader of several keeps what it has read
-            table = file.read_row_group(group)
-            parts = part[row : row + len(table)]
-            row += len(table)
+        for batch in batches:
+            parts = part[row : row + len(batch)]
+            row += len(batch)
             for index in np.unique(parts[parts >= 0]):
-                writers[index].write_table(table.filter(pa.array(parts == index)))
+                writers[index].write_batch(batch.filter(pa.array(parts == index)))
         for writer in writers:
             writer.close()
-        keys = np.array(catalogue.keys, dtype=np.int64)
+        keys = np.array(catalogue.keys)
         for index, path in enumerate(heaps):
             order = np.argsort(keys[part == index], kind="stable")
-            files.write_table(folder / files.part_name(index), pq.read_table(path).take(pa.array(order)))
+            with pa.ipc.open_stream(pa.OSFile(str(path))) as reader:
+                files.write_table(folder / files.part_name(index), reader.read_all().take(pa.array(order)))
 
 
 def _report(catalogue: Catalogue, split: np.ndarray, part: np.ndarray) -> dict[str, Any]:

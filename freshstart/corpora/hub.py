@@ -101,7 +101,7 @@ def rows(settings: HubSettings, columns: Sequence[str]) -> Iterator[tuple[str, d
     for name in split_files(settings):
         path = _fetched(settings, name)
         try:
-            for place, row in local.rows(path, columns):
+            for place, row in local.rows(path, columns, settings.longest_row):
                 place = f"{settings.name}/{name}:{place.rpartition(':')[2]}"
                 yield place, replace(row, where=place) if isinstance(row, Refusal) else row
                 count += 1

@@ -3,7 +3,8 @@
 A table holds one document a row (a ``.json`` file is one array of objects, or one object a line), a text file one a
 line. In a folder ``.jsonl``, ``.csv`` and ``.parquet`` files are tables, and every other file is one document. Columns
 are named by ``text`` and ``source``; without ``source`` each file is its own source. Rows are streamed; text must be
-UTF-8.
+UTF-8. A line, a CSV row and an element of an array are held up to ``CorpusSettings.longest_row``, whatever a packed
+file unpacks to; of a Parquet file ``BATCH_ROWS`` rows are held, however large their cells are.
 """
 
 from __future__ import annotations
@@ -15,15 +16,14 @@ import io
 import json
 import lzma
 import re
-import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from freshstart.corpora import CorpusSettings, Document, Refusal
+from freshstart.corpora import LEAST_ROW, CorpusSettings, Document, Refusal
 from freshstart.errors import InputError
 from freshstart.settings import listed
 
@@ -31,10 +31,10 @@ TABLES = (".jsonl", ".csv", ".parquet")
 MAGIC = {b"PAR1": "Parquet", b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd"}
 BATCH_ROWS = 200  # of a Parquet file
 PIECE = 1 << 20  # characters of a JSON array that are read at a time
-LONGEST = 1 << 28  # characters of one element of it
 
-# Yields the number of each row and what it holds or, as a tuple, why it is refused: reason and detail.
-Reader = Callable[[Path, Sequence[str]], Iterator[tuple[int, Any]]]
+# Yields the number of each row and what it holds or, as a tuple, why it is refused: reason and detail. Is told which
+# columns are needed, and how many bytes or characters of a row may be held.
+Reader = Callable[[Path, Sequence[str], int], Iterator[tuple[int, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +45,25 @@ class Settings(CorpusSettings):
     text: str = "text"
     source: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path.strip():
+            raise ValueError("path is empty, which would mean the current folder: name a file, a folder or a pattern")
+        if self.source == self.text:
+            raise ValueError(
+                f"source is {self.source}, the column of the texts, so that every document were a source of its own: "
+                "name another column, or leave source out"
+            )
+
 
 def documents(settings: Settings, seed: int) -> Iterator[Document | Refusal]:
     """Every document, file by file in the order of their names."""
     source = [] if settings.source is None else [settings.source]
     for path, is_document in matching(settings.path):
         if is_document:
-            yield _whole(path)
+            yield _whole(path, settings.longest_row)
         else:
-            for place, row in rows(path, [settings.text, *source]):
+            for place, row in rows(path, [settings.text, *source], settings.longest_row):
                 yield document(place, row, settings.text, source, path.name)
 
 
@@ -91,7 +101,9 @@ def matching(pattern: str) -> list[tuple[Path, bool]]:
     return matches
 
 
-def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any] | Refusal]]:
+def rows(
+    path: Path, columns: Sequence[str], longest: int = LEAST_ROW
+) -> Iterator[tuple[str, dict[str, Any] | Refusal]]:
     """Rows of a table (or lines of a text file, as column ``text``) with where each stands, as ``file:row``.
 
     A column that the first row lacks is an InputError, since its name is wrong; a later row without it is refused.
@@ -99,7 +111,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, An
     check_name(path)
     number, is_first = 0, True
     try:
-        for number, row in READERS[_ending(path)](path, columns):
+        for number, row in READERS[_ending(path)](path, columns, longest):
             place = f"{path}:{number}"
             if isinstance(row, dict):
                 if is_first:
@@ -121,65 +133,84 @@ def check_name(path: Path) -> None:
         raise InputError(f"{path}: expected one of {listed(READERS)} (each also {listed(UNPACK)}), or a folder")
 
 
-def _text(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    return _lines(path, lambda line: {"text": line.rstrip("\r\n")})
+def _text(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
+    return _lines(path, lambda line: {"text": line.rstrip("\r\n")}, longest)
 
 
-def _json(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+def _json(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
     with _opened(path) as file:
         is_array = _ending(path) == ".json" and file.read(80).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    return _array(path) if is_array else _lines(path, json.loads)
+    return _array(path, longest) if is_array else _lines(path, json.loads, longest)
 
 
-def _lines(path: Path, parse: Callable[[str], Any]) -> Iterator[tuple[int, Any]]:
+def _lines(path: Path, parse: Callable[[str], Any], longest: int) -> Iterator[tuple[int, Any]]:
     """What the lines that are not blank hold, by their number in the file."""
     with _opened(path) as file:
-        for number, raw in enumerate(file, 1):
+        for number, raw in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
+            if len(raw) > longest:
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(PIECE)
+                yield number, ("line too long", f"more than {longest:,} bytes")
+                continue
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 if line.strip():
                     yield number, parse(line)
             except UnicodeDecodeError as error:
                 yield number, ("text is not UTF-8", f"byte {error.start} of the line")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:  # the latter where it is nested too deeply
                 yield number, ("not JSON", str(error))
 
 
-def _array(path: Path) -> Iterator[tuple[int, Any]]:
+def _array(path: Path, longest: int = LEAST_ROW) -> Iterator[tuple[int, Any]]:
     """The elements of a JSON array; what is held is a piece of it, or its longest element."""
     decode, before, after = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*"), re.compile(r"\s*[,\]]")
     with _opened(path) as file:
         reader = io.TextIOWrapper(file, encoding="utf-8-sig")
-        text, begin, number = reader.read(PIECE).partition("[")[2], 0, 0
+        text, begin, number = (piece := reader.read(PIECE)).partition("[")[2], 0, 0
         while not text.startswith("]", begin := before.match(text, begin).end()):  # type: ignore[union-attr]
             try:
                 value, end = decode(text, begin)
             except ValueError:
                 end = len(text)
+            except RecursionError as error:
+                raise InputError(f"{path}: element {number + 1} is nested too deeply ({error})") from None
             if after.match(text, end):  # else it may be the beginning of a number
                 begin, number = end, number + 1
                 yield number, value
-            elif (piece := reader.read(max(PIECE, len(text) - begin))) and len(text) - begin < LONGEST:
+            elif len(text) - begin <= longest and (piece := reader.read(max(PIECE, len(text) - begin))):
                 text, begin = text[begin:] + piece, 0  # the element may go on in the next piece
             else:
-                raise InputError(f"{path}: not a JSON array after element {number}")
+                problem = f"longer than {longest:,} characters" if piece else "cut short or not JSON"
+                raise InputError(f"{path}: not a JSON array after element {number}: the next is {problem}")
 
 
-def _csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(sys.maxsize)
+def _csv(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(longest)
+    held = 0  # characters of the row
+
+    def lines(file: io.TextIOWrapper) -> Iterator[str]:
+        nonlocal held
+        while line := file.readline(longest - held + 1):
+            held += len(line)
+            if held > longest:
+                raise csv.Error(f"a row of more than {longest:,} characters, as an unclosed quote makes one")
+            yield line
+
     with _opened(path) as file:
-        lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        reader = csv.DictReader(lines, strict=True, delimiter="\t" if _ending(path) == ".tsv" else ",")
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(lines(text), strict=True, delimiter="\t" if _ending(path) == ".tsv" else ",")
         try:
             _need(columns, reader.fieldnames or (), f"{path}:1")
             for row in reader:
+                held = 0
                 is_whole = None not in row and None not in row.values()
                 yield reader.line_num, row if is_whole else ("row with another number of fields than the header", "")
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: not a CSV table ({error})") from None
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -193,7 +224,7 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
             )
             yield from enumerate((row for batch in batches for row in _decoded(batch)), 1)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is not a whole Parquet file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path} is not a whole Parquet file ({str(error).split(chr(10))[0]})") from None
 
 
 def _decoded(batch: Any) -> Iterator[Any]:
@@ -208,9 +239,11 @@ def _decoded(batch: Any) -> Iterator[Any]:
                 yield from _decoded(batch.slice(index, 1))
 
 
-def _whole(path: Path) -> Document | Refusal:
+def _whole(path: Path, longest: int) -> Document | Refusal:
     with _opened(path) as file:
-        raw = file.read()
+        raw = file.read(longest + 1)
+    if len(raw) > longest:
+        return Refusal(str(path), "document too long", f"more than {longest:,} bytes")
     try:
         return Document(raw.decode("utf-8-sig"), path.name, {"path": str(path)})
     except UnicodeDecodeError as error:
@@ -254,7 +287,10 @@ def _ending(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix in UNPACK else path.suffix
 
 
-def _need(columns: Sequence[str], known: Any, place: str) -> None:
-    missing = [name for name in columns if name not in known]
-    if missing:
-        raise InputError(f"{place}: no column {listed(missing)}; it has {listed(known) or 'none'}")
+def _need(columns: Sequence[str], names: Iterable[str], place: str) -> None:
+    """Raises InputError where a column is missing, or is there twice."""
+    names = list(names)
+    for column in columns:
+        if (count := names.count(column)) != 1:
+            problem = f"{count} columns are named {column}" if count else f"no column {column}"
+            raise InputError(f"{place}: {problem}; it has {listed(names) or 'none'}")

@@ -20,6 +20,7 @@ undecided, and all that the scores then say is zero or not zero. Cost: about 1 m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Literal
 
 Unit = Literal["count_per_character", "probability"]
@@ -29,6 +30,7 @@ WHITE_SPACE = (
 )  # c.isspace() and not "\x1c" <= c <= "\x1f", as in scoring/segments.py; a test holds it to that
 WHOLE = 1e-3  # how far from a whole number a count may lie: stored as float32, 1e-7 of its size
 SHORTEST = 16  # characters; nothing counted here occurs once a character
+SAMPLE = 20_000
 DECIDED = 0.99  # share of the segments that must agree
 ONCE, TWICE, UNDECIDED = "once", "twice", "undecided"
 
@@ -36,14 +38,14 @@ ONCE, TWICE, UNDECIDED = "once", "twice", "undecided"
 def divided_by_length(segments: Iterable[tuple[float, int]]) -> tuple[str, dict[str, float]]:
     """How often counts were divided by the length, from (score, length in characters) of segments.
 
-    Also gives the shares of segments that speak for once and for twice, and their number; segments of score 0 and short
-    ones are passed over.
+    Also gives the shares of segments that speak for once and for twice, and their number. Looks at the first ``SAMPLE``
+    segments that can tell: not those of score 0, nor short ones.
     """
     number = dict.fromkeys((ONCE, TWICE, UNDECIDED), 0)
-    for score, length in segments:
-        if score > 0 and length >= SHORTEST:
-            is_once, is_twice = _is_count(score * length), _is_count(score * length * length)
-            number[ONCE if is_once else TWICE if is_twice else UNDECIDED] += 1
+    telling = ((score, length) for score, length in segments if score > 0 and length >= SHORTEST)
+    for score, length in islice(telling, SAMPLE):
+        is_once, is_twice = _is_count(score * length), _is_count(score * length * length)
+        number[ONCE if is_once else TWICE if is_twice else UNDECIDED] += 1
     total = sum(number.values())
     shares = {name: number[name] / max(total, 1) for name in (ONCE, TWICE)}
     verdict = next((name for name, share in shares.items() if share >= DECIDED), UNDECIDED)

@@ -8,8 +8,6 @@ where ``check_zero`` is set: in the published Python set a file that does not to
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,9 +16,7 @@ from typing import Any
 from freshstart.corpora import Document, Refusal
 from freshstart.corpora.hub import HubSettings, rows
 from freshstart.corpora.local import source_of
-from freshstart.corpora.published_segments import ONCE, SHORTEST, Unit, divided_by_length, resegmented
-
-SAMPLE = 20_000  # segments that score above 0 and are long enough to tell, the first of the split
+from freshstart.corpora.published_segments import ONCE, Unit, divided_by_length, resegmented
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +61,18 @@ def _divided(settings: Settings) -> tuple[str | None, dict[str, float] | None]:
     """How often the set's counts were divided by the length, and the evidence; None for probabilities."""
     if settings.unit == "probability":
         return None, None
-    segments = (
-        (score, len(text))
-        for _, row in _rows(settings)
-        if not isinstance(row, Refusal)
-        for text, score in zip(row[settings.texts], row[settings.scores], strict=True)
-        if score > 0 and len(text) >= SHORTEST
-    )
-    return divided_by_length(itertools.islice(segments, SAMPLE))
+    rows = (row for _, row in _rows(settings) if not isinstance(row, Refusal))
+    pairs = (pair for row in rows for pair in zip(row[settings.texts], row[settings.scores], strict=True))
+    return divided_by_length((score, len(text)) for text, score in pairs)
 
 
 def _rows(settings: Settings) -> Iterator[tuple[str, dict[str, Any] | Refusal]]:
     """The rows of the split, each a scored document or a refusal."""
     for place, row in rows(settings, [settings.texts, settings.scores]):
-        reason = (
-            None if isinstance(row, Refusal) else _refusal(row[settings.texts], row[settings.scores], settings.unit)
-        )
-        yield place, Refusal(place, *reason) if reason else row
+        if not isinstance(row, Refusal):
+            reason = _refusal(row[settings.texts], row[settings.scores], settings.unit)
+            row = Refusal(place, *reason) if reason else row
+        yield place, row
 
 
 def _refusal(texts: Any, scores: Any, unit: Unit) -> tuple[str, str] | None:
@@ -91,8 +82,8 @@ def _refusal(texts: Any, scores: Any, unit: Unit) -> tuple[str, str] | None:
     if not isinstance(scores, list) or len(scores) != len(texts):
         held = f"{len(scores)} scores" if isinstance(scores, list) else str(scores)[:100]
         return "not one score a segment", f"{len(texts)} texts, {held}"
-    most = 1.0 if unit == "probability" else math.inf
+    most = 1.0 if unit == "probability" else 1e9
     for place, score in enumerate(scores):
-        if not isinstance(score, (int, float)) or not 0 <= score <= most or math.isinf(score):
+        if not isinstance(score, (int, float)) or not 0 <= score <= most:
             return "score out of range", f"segment {place} has {score!r}, which is no {unit.replace('_', ' ')}"
     return None

@@ -18,9 +18,8 @@ import sys
 import tokenize
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -56,8 +55,13 @@ def documents(settings: Settings, seed: int) -> Iterator[Document | Refusal]:
         package = re.sub(r"[-_.]+", "-", wheel.name.split("-")[0]).lower()
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
-                read = _reader(name, settings)
-                item = read(archive.read(name), f"{wheel.name}/{name}", package) if read else None
+                member, item = (f"{wheel.name}/{name}", package), None
+                if settings.contents == "prose" and PROSE.search(f"/{name}"):
+                    item = _prose(archive.read(name), *member)
+                elif settings.contents == "python" and name.endswith(".py"):
+                    item = _python(archive.read(name), *member)
+                elif settings.docstrings <= 1 and name.endswith(".py"):
+                    item = _docstrings(archive.read(name), *member, settings.docstrings)
                 if isinstance(item, Refusal) or (item and len(item.text) >= settings.min_document_characters):
                     yield item
 
@@ -100,17 +104,6 @@ def _pinned(requirements: Path) -> dict[str, str]:
     if not pinned:
         raise InputError(f"{requirements} names no wheel")
     return pinned
-
-
-def _reader(name: str, settings: Settings) -> Callable[[bytes, str, str], Document | Refusal | None] | None:
-    """How to read a file of a wheel, by its content, path and package; None where it is no document."""
-    if settings.contents == "prose" and PROSE.search(f"/{name}"):
-        return _prose
-    if not name.endswith(".py"):
-        return None
-    if settings.contents == "python":
-        return _python
-    return partial(_docstrings, least=settings.docstrings) if settings.docstrings <= 1 else None
 
 
 def _prose(raw: bytes, path: str, package: str) -> Document | Refusal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from freshstart.imports import code_digest
@@ -61,14 +62,16 @@ class EvaluateSettings:
     gold: str | None = None
 
     def __post_init__(self) -> None:
-        counts = ("samples", "max_new_tokens", "batch_size", "divergence_samples", "divergence_tokens", "bootstrap")
-        for name in (*counts, "snapshot_samples", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+        counts = "samples max_new_tokens batch_size divergence_tokens bootstrap snapshot_samples threads"
+        sizes = "min_characters heldout_tokens memory_tokens"
+        for names, least in ((counts, 1), ("divergence_samples", 2), (sizes, 0)):
+            for name in names.split():
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise ValueError(f"min_new_tokens must be from 0 to max_new_tokens, found {self.min_new_tokens}")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise ValueError("temperature must be above 0, and top_p above 0 and at most 1")
+        if not (0 < self.temperature < inf and 0 < self.top_p <= 1):
+            raise ValueError("temperature must be above 0 and finite, and top_p above 0 and at most 1")
         for name, listed in (("measures", self.measures), ("judges", self.judges or ())):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{name} names one twice: {', '.join(listed)}")

@@ -15,6 +15,7 @@ from freshstart.evaluation.samples import Sample, misalignment, read
 from freshstart.names import trained_by
 from freshstart.scorers import Scorer, load
 from freshstart.tokens.tokenizer import Tokenizer
+from freshstart.training.model import read_record
 
 if TYPE_CHECKING:
     import torch
@@ -93,18 +94,13 @@ class Context:
         named = self.settings.reference
         if named == MLE:
             return of_folder(self.mle, trained_by(self.task, MLE, self.seed), self.device)
-        record = self.scored_by[1]
-        return external(
-            named,
-            self.device,
-            segments=record["segments"],
-            threshold=0.0,
-            revision=self.settings.reference_revision,
-        )
+        segments, revision = self.scored_by[1]["segments"], self.settings.reference_revision
+        return external(named, self.device, segments=segments, threshold=0.0, revision=revision)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The task's own tokenizer, which the training stream is written in."""
+        read_record(self.mle, trained_by(self.task, MLE, self.seed))  # raises where it is damaged
         return Tokenizer.open(self.mle)
 
     def samples(self, subject: Subject) -> dict[str, list[Sample]]:
@@ -122,12 +118,10 @@ class Context:
         """New samples of a subject under a control, scored."""
         from freshstart.evaluation.subject import Sampling
 
-        chosen = self.settings
-        sampling = Sampling(
-            chosen.max_new_tokens, chosen.min_new_tokens, chosen.temperature, chosen.top_p, chosen.batch_size
-        )
+        how = self.settings
+        sampling = Sampling(how.max_new_tokens, how.min_new_tokens, how.temperature, how.top_p, how.batch_size)
         drawn = subject.generate([""] * count, control, sampling, self.seed)
-        return read(drawn, control, subject.tokenizer, self.scorer, subject.segments, chosen.min_characters)
+        return read(drawn, control, subject.tokenizer, self.scorer, subject.segments, how.min_characters)
 
     def misalignment(self, samples: list[Sample]) -> dict[str, Any]:
         """``freshstart.evaluation.samples.misalignment`` by the task's scorer."""

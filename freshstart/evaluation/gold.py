@@ -41,15 +41,9 @@ def read(path: Path | str) -> list[Marked]:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         rows = json.loads(raw)
-        return [
-            Marked(
-                row["full_text"],
-                tuple(
-                    Finding(span["start_position"], span["end_position"], span["entity_type"]) for span in row["spans"]
-                ),
-            )
-            for row in rows
-        ]
+        texts, keys = [row["full_text"] for row in rows], ("start_position", "end_position", "entity_type")
+        spans = [tuple(Finding(*(span[key] for key in keys)) for span in row["spans"]) for row in rows]
+        return [Marked(text, marked) for text, marked in zip(texts, spans, strict=True)]
     except FileNotFoundError:
         raise InputError(f"{path} is missing: evaluate.<task>.gold must name a file of gold spans, or null") from None
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:

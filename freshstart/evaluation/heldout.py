@@ -1,9 +1,10 @@
 """What depends on the task alone: how bad real held-out text is, to the scorer and to the judges, and what they find.
 
 Held-out documents are cut at segment boundaries into pieces about as long as a sample. A piece scores the mean of its
-segments' scores weighted by their bytes: for scorers that count findings, findings a byte of the piece as it stands in
-its document (cut out and checked alone, a piece of code would begin in the middle of a block). All of them are the
-ceiling that mle aims at; those of the documents at or under the median score, the floor that the good half sets.
+segments' scores weighted by their bytes; for scorers that count findings, what they found in the piece as it stands in
+its document counts as in a sample, over its words (cut out and checked alone, a piece of code would begin in the middle
+of a block). Intervals are over documents, since pieces of one are alike. All documents are the ceiling that mle aims
+at; those at or under the median score, the floor that the good half sets.
 
 Judges read the beginnings of held-out documents, cut as a sample is: what samples would be if the model were the
 corpus, since a sample too begins where a document does.
@@ -18,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from freshstart.evaluation import EvaluateSettings, gold, judge
-from freshstart.evaluation.samples import cut
-from freshstart.evaluation.statistics import estimate
-from freshstart.scorers import load
+from freshstart.evaluation.samples import counted, cut
+from freshstart.evaluation.statistics import estimate, rate
+from freshstart.scorers import FindingScorer, Scorer, load
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
@@ -48,22 +49,18 @@ def measured(task: Task) -> dict[str, Any]:
     sizes = np.load(task.tokens / "segment_bytes.npy", mmap_mode="r")
     document_scores = np.load(task.tokens / "document_scores.npy", mmap_mode="r")
     good = np.asarray(document_scores) <= np.median(document_scores)
-    pieces, owners = _pieces(stream, np.asarray(sizes), settings.max_new_tokens)
+    tokenizer = Tokenizer.open(task.tokenizer)
+    values, counts = by_document(stream, np.asarray(sizes), settings.max_new_tokens, tokenizer, scorer)
     panel = {name: judge(name).judge(task.scorer, task.name) for name in settings.judges or ()}
-    texts = beginnings(stream, Tokenizer.open(task.tokenizer), record["segments"], settings)
+    texts = beginnings(stream, tokenizer, record["segments"], settings)
     metrics: dict[str, Any] = {
         "misalignment": {
-            name: estimate(values, settings.bootstrap, task.seed)
-            for name, values in (("all", pieces), ("good_half", pieces[good[owners]]))
+            name: rate(values[chosen], counts[chosen], settings.bootstrap, task.seed)
+            for name, chosen in (("all", counts > 0), ("good_half", good & (counts > 0)))
         },
         "judges": {
-            name: {
-                "title": member.title,
-                "unit": member.unit,
-                "role": member.role,
-                "better": member.better,
-                **estimate(member.score(texts), settings.bootstrap, task.seed),
-            }
+            name: {about: getattr(member, about) for about in ("title", "unit", "role", "better")}
+            | estimate(member.score(texts), settings.bootstrap, task.seed)
             for name, member in panel.items()
         },
     }
@@ -84,19 +81,30 @@ def beginnings(heldout: Stream, tokenizer: Tokenizer, segments: str, settings: E
     return [text for text in texts if text.strip()]
 
 
-def _pieces(heldout: Stream, sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the pieces, and the document of each."""
+def by_document(
+    heldout: Stream, sizes: np.ndarray, length: int, tokenizer: Tokenizer, scorer: Scorer
+) -> tuple[np.ndarray, np.ndarray]:
+    """The sum over each document's pieces of their scores and their number, or of their findings and their words."""
     ends = np.asarray(heldout.segment_ends)
     scores = np.asarray(heldout.segment_scores)
-    solid = ~np.isnan(scores)
+    solid = np.flatnonzero(~np.isnan(scores))
     document = np.searchsorted(heldout.document_ends, ends - 1, side="right")
     begin_of_document = np.concatenate([[0], heldout.document_ends[:-1]])
     piece_of_segment = (ends - 1 - begin_of_document[document]) // length  # by where a segment's last token stands
     key = document * (piece_of_segment.max() + 1) + piece_of_segment
-    _, index = np.unique(key[solid], return_inverse=True)
-    weight = np.bincount(index, weights=sizes[solid])
-    total = np.bincount(index, weights=sizes[solid] * scores[solid])
-    owner = np.zeros(len(weight), dtype=np.int64)
-    owner[index] = document[solid]
-    whole = weight > 0
-    return total[whole] / weight[whole], owner[whole]
+    _, first, index = np.unique(key[solid], return_index=True, return_inverse=True)
+    owner = document[solid][first]
+    if isinstance(scorer, FindingScorer):
+        begins = np.concatenate([[0], ends[:-1]])
+        texts = tokenizer.decode_many([heldout.tokens[begins[place] : ends[place]] for place in solid])
+        found = [round(float(score) * len(text)) for score, text in zip(scores[solid], texts, strict=True)]
+        parts = np.split(np.arange(len(solid)), np.sort(first)[1:])  # the segments of a piece follow one another
+        pairs = [counted([texts[place] for place in part], [found[place] for place in part]) for part in parts]
+        values, counts = (np.array(side, dtype=np.float64) for side in zip(*pairs, strict=True))
+    else:
+        weight = np.bincount(index, weights=sizes[solid])
+        total = np.bincount(index, weights=sizes[solid] * scores[solid])
+        counts = (weight > 0).astype(np.float64)
+        values = np.where(weight > 0, total / np.maximum(weight, 1), 0.0)
+    documents = len(heldout.document_ends)
+    return np.bincount(owner, values, documents), np.bincount(owner, counts, documents)

@@ -61,8 +61,8 @@ class Metric:
 
 FOUND = "gold.finders.*"
 REAL_TEXT = (  # what the stage heldout gives
-    Metric("misalignment.*", "mean score of pieces of real text", "score", interval=True),
-    Metric("misalignment.*.n", "pieces", "pieces"),
+    Metric("misalignment.*", "that of pieces of real text, the interval over documents", "score", interval=True),
+    Metric("misalignment.*.n", "documents", "documents"),
     Metric("judges.*", "mean of what a judge says of beginnings of real documents", interval=True),
     Metric("judges.*.n", "beginnings that it could say something of", "texts"),
     Metric("judges.*.title", "who the judge is", "text"),
@@ -109,8 +109,8 @@ def check(metrics: Any, declared: Sequence[Metric], where: str, made_by: str, he
         if control not in asked(metrics):
             refuse(f"{UNDER}.{control} is none of the model's controls ({', '.join(asked(metrics))})")
     kinds = {leaf: metric for metric in declared for leaf in metric.leaves}
-    numbers = {key: value for key, value in metrics.items() if key not in head}
-    for path, value in _leaves(numbers):
+    leaves = dict(_leaves({key: value for key, value in metrics.items() if key not in head}))
+    for path, value in leaves.items():
         metric = next((metric for leaf, metric in kinds.items() if _matches(path, leaf)), None)
         if metric is None:
             refuse(f"no measure declares {'.'.join(path)}")
@@ -121,7 +121,8 @@ def check(metrics: Any, declared: Sequence[Metric], where: str, made_by: str, he
     for metric in declared:
         for control in asked(metrics) if metric.is_under_control else [""]:
             keys = metric.under(control)
-            if not metric.optional and ANY not in keys and not _is_there(metrics, keys):
+            is_there = any(path[: len(keys)] == keys for path in leaves)
+            if not metric.optional and ANY not in keys and not is_there:
                 refuse(f"{'.'.join(keys)} is missing")
 
 
@@ -130,13 +131,10 @@ def documented() -> str:
     from freshstart.evaluation import MEASURES, measure
     from freshstart.settings import kinds
 
-    tables = {f"`{name}`: {_first_line(measure(name))}": measure(name).METRICS for name in kinds(MEASURES)}
+    modules = {name: measure(name) for name in kinds(MEASURES)}
+    tables = {f"`{name}`: {module.__doc__.splitlines()[0]}": module.METRICS for name, module in modules.items()}
     tables["`reports/heldout/<task>.json`: what depends on the task alone"] = REAL_TEXT
     return "\n".join(f"### {title}\n\n{_table(metrics)}" for title, metrics in tables.items())
-
-
-def _first_line(module: Any) -> str:
-    return (module.__doc__ or "").splitlines()[0]
 
 
 def _table(metrics: Sequence[Metric]) -> str:
@@ -165,12 +163,3 @@ def _matches(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is None or (is_number and math.isfinite(value))
-
-
-def _is_there(metrics: Mapping[str, Any], keys: tuple[str, ...]) -> bool:
-    value: Any = metrics
-    for key in keys:
-        if not isinstance(value, Mapping) or key not in value:
-            return False
-        value = value[key]
-    return True

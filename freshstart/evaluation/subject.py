@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,7 +118,7 @@ class Subject:
         bounds = np.asarray(ends, dtype=np.int64)
         if self.white_space == "trailing":
             bounds = np.array([_behind_space(text, end) for end in ends], dtype=np.int64)
-            pieces = [ids for ids, _ in self.tokenizer.encode([text[a:b] for a, b in _spans(bounds)])]
+            pieces = [ids for ids, _ in self.tokenizer.encode([text[a:b] for a, b in pairwise([0, *bounds])])]
             tokens = np.concatenate([*pieces, np.zeros(0, dtype=np.int64)])
             lengths = np.array([len(ids) for ids in pieces], dtype=np.int64)
         else:
@@ -160,9 +161,8 @@ class Subject:
             whole = (len(piece) - 1) // self.context * self.context
             rows = [piece[i : i + self.context + 1] for i in range(0, whole, self.context)]
             for batch in ([np.stack(rows)] if rows else []) + ([piece[None, whole:]] if len(piece) - whole > 1 else []):
-                nats.append(
-                    -self.log_p(torch.from_numpy(np.ascontiguousarray(batch)), forbidden).flatten().cpu().numpy()
-                )
+                log_p = self.log_p(torch.from_numpy(np.ascontiguousarray(batch)), forbidden)
+                nats.append(-log_p.flatten().cpu().numpy())
         return np.concatenate(nats)
 
     def rows_at_once(self, length: int, copies: int) -> int:
@@ -181,15 +181,13 @@ class Subject:
         ends = SEGMENTERS[self.segments](prompt)
         if not ends:
             return [self.end_of_text, *([control.id] if control else [])]
-        return [
-            self.end_of_text,
-            *self.marked(prompt, ends, [control] * len(ends) if control else None).tokens.tolist(),
-        ]
+        marked = self.marked(prompt, ends, [control] * len(ends) if control else None)
+        return [self.end_of_text, *marked.tokens.tolist()]
 
 
 def of_folder(folder: Path, made_by: str, device: torch.device) -> Subject:
     """The model of a cell or a finetuned arm; ``made_by`` is the stage that trains it."""
-    return _of(folder, str(folder), made_by, Tokenizer.open(folder), device)
+    return _of(folder, str(folder), made_by, None, device)
 
 
 def external(
@@ -226,12 +224,12 @@ def external(
     ids = {string: loaded.token_to_id(string) for string in (controls or {}).values()}
     if missing := [string for string, number in ids.items() if number is None]:
         raise InputError(f"{name}: its tokenizer has no token {', '.join(missing)}")
-    own = tuple(Control(label, string, ids[string]) for label, string in (controls or {}).items())
-    tokenizer = Tokenizer(loaded, end, own)
+    tokens = tuple(Control(label, string, ids[string]) for label, string in (controls or {}).items())
+    tokenizer = Tokenizer(loaded, end, tokens)
     ours = [number for string in CONTROLS.values() if (number := loaded.token_to_id(string)) is not None]
     padding = range(tokenizer.size, model.config.vocab_size)
-    unwanted = {*ours, *(token.id for token in own), *padding} - {token.id for token in own[:1]}
-    return Subject(name, model, tokenizer, segments, threshold, own, tuple(sorted(unwanted)), white_space)
+    unwanted = {*ours, *(token.id for token in tokens), *padding} - {token.id for token in tokens[:1]}
+    return Subject(name, model, tokenizer, segments, threshold, tokens, tuple(sorted(unwanted)), white_space)
 
 
 def segment_starts(tokens: Sequence[int], tokenizer: Tokenizer, segments: str) -> list[int]:
@@ -246,12 +244,12 @@ def segment_starts(tokens: Sequence[int], tokenizer: Tokenizer, segments: str) -
     return sorted({int(start) for start in starts if start < len(tokens)})
 
 
-def _of(folder: Path, name: str, made_by: str, tokenizer: Tokenizer, device: torch.device) -> Subject:
+def _of(folder: Path, name: str, made_by: str, tokenizer: Tokenizer | None, device: torch.device) -> Subject:
     model, record = load(folder, made_by)
     return Subject(
         name=name,
         model=model.to(device),
-        tokenizer=tokenizer,
+        tokenizer=tokenizer or Tokenizer.open(folder),  # behind ``load``, which looks whether it is whole
         segments=record["segments"],
         threshold=record["threshold"],
         controls=read(record["controls"]),
@@ -260,10 +258,6 @@ def _of(folder: Path, name: str, made_by: str, tokenizer: Tokenizer, device: tor
         record=record,
         folder=folder,
     )
-
-
-def _spans(ends: np.ndarray) -> list[tuple[int, int]]:
-    return list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
 
 
 def _behind_space(text: str, end: int) -> int:

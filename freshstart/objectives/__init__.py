@@ -1,17 +1,22 @@
 """Objectives: one small file each (``Kind``), found by its name; pure functions of what a batch says of each token.
 
+A variant, ``awr-beta1``, is the objective before the hyphen with numbers of its own: a cell of its own everywhere.
+
 The training loss is the plain mean of an objective's losses over positions, whatever they are. End-of-text and control
 tokens have no score: they are always learned by likelihood with weight 1 and stay outside every value loss.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from freshstart import files
+from freshstart.names import kind_of
 from freshstart.settings import kind
 
 if TYPE_CHECKING:
@@ -63,7 +68,12 @@ class Good:
             raise ValueError(f"good.quantile must be from 0 to 1, found {self.quantile}")
 
     def threshold(self, segment_scores: np.ndarray) -> float:
-        return self.score if self.score is not None else float(np.quantile(segment_scores, self.quantile))
+        if self.score is not None:
+            return self.score
+        with tempfile.TemporaryFile(dir=files.state_folder()) as file:  # sorted in part, on disk
+            scores = np.memmap(file, segment_scores.dtype, "w+", shape=segment_scores.shape)
+            scores[:] = segment_scores
+            return float(np.quantile(scores, self.quantile, overwrite_input=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +90,10 @@ class ObjectiveSettings:
 
 @dataclass(frozen=True)
 class TrainScores:
-    """The scores of the training split: of each segment, with its number of tokens, and of each document."""
+    """The scores of the training split: of each segment, with its number of tokens, and of each document.
+
+    Those of the segments may be mapped from disk and larger than memory.
+    """
 
     segments: np.ndarray  # float32
     tokens: np.ndarray  # int64
@@ -122,7 +135,7 @@ class Objective:
 
 
 def load(name: str, where: str = "objectives") -> Objective:
-    """The objective of that name; InputError where there is none."""
-    module: Kind = kind("freshstart.objectives", name, "objective", where)
+    """The objective of that name, or of the variant; InputError where there is none."""
+    module: Kind = kind("freshstart.objectives", kind_of(name), "objective", where)
     optional = {part: getattr(module, part, None) for part in ("weigh", "keep", "label")}
     return Objective(name, module.NEEDS, module.Settings, module.resolve, module.loss, **optional)

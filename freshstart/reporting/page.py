@@ -50,7 +50,7 @@ def build(root: Root, tasks: Sequence[Task]) -> str:
         version=__version__,
         root=root,
         palette=palette,
-        meanings=words.NAMES["objectives"],
+        meanings={name: words.meaning(name) for name in root.objectives},
         against_mle=lambda task, name: (
             "" if name == "mle" else differences.verdict(task, task.side(task.own(name)), task.side(task.own("mle")))
         ),

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from freshstart.names import kind_of
 from freshstart.reporting.cells import BITS, MISALIGNMENT, Series, Task
 from freshstart.reporting.formats import Format, bounds
 from freshstart.reporting.inference import LEAST_SEEDS, Difference, Differences
@@ -21,6 +22,12 @@ def heading(task: Task) -> str:
     corpus, scorer = task.corpus["kind"], task.scorer["kind"]
     text = NAMES["corpora"].get(f"{corpus}-{scorer}") or NAMES["corpora"].get(corpus, corpus)
     return f"{text.format(sources=task.corpus.get('sources', 'many'))}, {NAMES['scorers'].get(scorer, scorer)}"
+
+
+def meaning(objective: str) -> str:
+    """What an objective is; a variant is told by the objective that it is one of."""
+    kind = kind_of(objective)
+    return NAMES["objectives"].get(kind, "") if kind == objective else f"{kind} with numbers of its own"
 
 
 def unit(task: Task) -> str:

@@ -297,6 +297,15 @@ def segment_counts(findings: Sequence[Finding], ends: Sequence[int]) -> list[int
     return counts
 
 
+def apart(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings in the order of their places; of those that overlap, the one that begins first, then the longer."""
+    kept: list[Finding] = []
+    for finding in sorted(findings, key=lambda finding: (finding.begin, -finding.end)):
+        if not kept or finding.begin >= kept[-1].end:
+            kept.append(finding)
+    return kept
+
+
 def failure(error: Exception) -> str:
     """An exception in one line, without the text that may have caused it."""
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}".rstrip(": ")

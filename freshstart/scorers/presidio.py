@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from freshstart.errors import InputError
-from freshstart.scorers import Finding, FindingScorer, ScorerSettings, pii_fast, pinned
+from freshstart.scorers import Finding, FindingScorer, ScorerSettings, apart, pinned
 from freshstart.settings import known
 
 DEFAULT = (
@@ -54,7 +54,6 @@ class Settings(ScorerSettings):
 class Presidio(FindingScorer):
     version = "1"
     display = "mask"
-    sources = ("freshstart.scorers.pii_fast",)
 
     def __init__(self, folder: Path | None, settings: Settings):
         self._recognizers = recognizers(settings.recognizers, settings.phone_regions)
@@ -62,8 +61,8 @@ class Presidio(FindingScorer):
         self._least = settings.least_confidence, settings.least_confidence_of_links
 
     def find(self, text: str) -> list[Finding]:
-        """Merged spans of personal data, in the order of their places."""
-        return [Finding(*span) for span in pii_fast.merged(spans(text, self._recognizers, *self._least))]
+        """Spans of personal data, in the order of their places; none overlaps another."""
+        return apart([Finding(*span) for span in spans(text, self._recognizers, *self._least)])
 
 
 def recognizers(names: Sequence[str], phone_regions: Sequence[str] = ("US",)) -> list[Any]:

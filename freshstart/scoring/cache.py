@@ -32,7 +32,6 @@ import pyarrow.parquet as pq
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.schema import FINGERPRINT_KEY, RESULTS
-from freshstart.scoring import read_part
 
 FOLDER = "scores"
 NAME = "fingerprint.json"
@@ -91,7 +90,7 @@ def seed(parts: Iterable[Path]) -> int:
     """Keep the results of scored parts, such as a colleague's; gives the number of documents with a score."""
     count = 0
     for path in parts:
-        table = read_part(path, "score")
+        table = files.read_table(path, "score")
         raw = (table.schema.metadata or {}).get(FINGERPRINT_KEY)
         if raw is None or "published" in json.loads(raw):
             raise InputError(f"{path} was not scored by this project: its schema names no fingerprint of a scorer")

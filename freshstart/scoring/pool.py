@@ -34,7 +34,7 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
 from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load, scorer_class
-from freshstart.scoring import read_part, segments
+from freshstart.scoring import segments
 from freshstart.scoring.table import PartDone, score_part
 
 DEATHS_OF_A_ROW = 2
@@ -301,7 +301,7 @@ def _named(job: Job, rows: Collection[int], more: str = "") -> str | None:
     """The rows that killed their worker, with their documents."""
     if not rows:
         return None
-    ids = read_part(job.source, "corpus", ["doc_id"])["doc_id"]
+    ids = files.read_table(job.source, "corpus", ["doc_id"])["doc_id"]
     listed = ", ".join(f"row {row} (document {ids[row].as_py()})" for row in sorted(rows))
     return (
         f"{listed} killed the worker {DEATHS_OF_A_ROW} times{more}: a crash, an exit, or no score within "

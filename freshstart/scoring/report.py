@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from freshstart.scoring import read_part
+from freshstart import files
 
 LEVELS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 BINS = 24
@@ -30,7 +30,7 @@ def report(parts: Sequence[Path]) -> dict[str, Any]:
     documents = characters = 0
     errors, kinds, examples = Counter[str](), Counter[str](), defaultdict[str, list[str]](list)
     for path in parts:
-        table = read_part(path, "score", ["doc_id", "segment_ends", "reasons", "error"])
+        table = files.read_table(path, "score", ["doc_id", "segment_ends", "reasons", "error"])
         documents += len(table)
         for ends, reasons in zip(table["segment_ends"].chunks, table["reasons"].chunks, strict=True):
             offsets = ends.offsets.to_numpy()
@@ -68,7 +68,7 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
 def _numbers(parts: Sequence[Path], name: str) -> Iterator[np.ndarray]:
     """The numbers in a column of numbers, or of lists of them, part by part and without the nulls; float32."""
     for path in parts:
-        column = read_part(path, "score", [name])[name]
+        column = files.read_table(path, "score", [name])[name]
         values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
         yield values.drop_null().to_numpy().astype(np.float32) + 0.0  # no minus zero
 

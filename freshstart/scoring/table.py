@@ -26,7 +26,6 @@ import pyarrow.compute as pc
 from freshstart import files
 from freshstart.schema import CORPUS, FINGERPRINT_KEY, PUBLISHED, PUBLISHED_KEY, RESULT, RESULTS, SCORED
 from freshstart.scorers import Scorer, answers
-from freshstart.scoring import read_part
 from freshstart.scoring.cache import Cache
 from freshstart.scoring.segments import SEGMENTERS
 
@@ -59,13 +58,13 @@ def score_part(
     SIGALRM comes where the documents that the scorer was given take longer than ``seconds`` each (0: as long as they
     like); one that does not override ``score`` is given them one by one.
     """
-    part = read_part(source, "corpus", CORPUS.names)
+    part = files.read_table(source, "corpus", CORPUS.names)
     ids = part["doc_id"].to_pylist()
     full = {**fingerprint, "input_sha256": files.sha256(source)}
     tables, known = [RESULT.empty_table()], set()
     if (published := (part.schema.metadata or {}).get(PUBLISHED_KEY)) is not None:
         full["published"] = json.loads(published)
-        tables.append(_published(read_part(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
+        tables.append(_published(files.read_table(source, "corpus", ["doc_id", *(name for name, _ in PUBLISHED)])))
         known.update(tables[-1]["doc_id"].to_pylist())
     cache = Cache(fingerprint)
     cached = cache.find([doc_id for doc_id in ids if doc_id not in known])

@@ -7,6 +7,7 @@ plain stream back, token for token.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from freshstart import files
 from freshstart.errors import InputError
 from freshstart.imports import code_digest
+from freshstart.names import kind_of
 from freshstart.objectives import NONE, Numbers, Objective, ObjectiveSettings, TrainScores
-from freshstart.tokens.store import Stream, StreamWriter, read_manifest, write_manifest
+from freshstart.tokens.store import NpyWriter, Stream, StreamWriter, read_manifest, write_manifest
 
-CHUNK_DOCUMENTS = 256
+CHUNK_DOCUMENTS, CHUNK_SPANS = 256, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,16 @@ def build(
             "tell whether they were divided by length once or twice: use mle, conditional or unlikelihood with "
             "good: {score: 0.0}, or score the corpus here (kind: hub)"
         )
-    segment_scores, document_scores = np.asarray(plain.stream.segment_scores), np.asarray(plain.documents("scores"))
-    scored = ~np.isnan(segment_scores)
-    lengths = np.diff(plain.stream.segment_ends, prepend=0)
-    scores = TrainScores(segment_scores[scored], lengths[scored], document_scores)
-    if not len(scores.segments):
-        raise InputError(
-            f"{plain.folder} holds no scored segment: every document was left out ({source['documents_left_out']})"
-        )
-    numbers = objective.resolve(settings, scores)
-    good = settings.good.threshold(scores.segments)
-    bad = scores.segments > np.float32(good)
+    with tempfile.TemporaryDirectory(dir=files.state_folder()) as scratch:
+        scores = _train_scores(plain, Path(scratch))
+        if not len(scores.segments):
+            raise InputError(
+                f"{plain.folder} holds no scored segment: every document was left out ({source['documents_left_out']})"
+            )
+        numbers = objective.resolve(settings, scores)
+        good = settings.good.threshold(scores.segments)
+        bad = scores.segments > np.float32(good)  # a byte a segment
+        share_bad = float(np.sum(scores.tokens, where=bad) / scores.tokens.sum())
     kept = np.ones(len(scores.documents), dtype=bool)
     left_out = dict(source["documents_left_out"])
     if objective.keep is not None:
@@ -84,14 +86,14 @@ def build(
     entries = {
         "objective": objective.name,
         "stream": needs.stream,
-        "code_sha256": code_digest(f"freshstart.objectives.{objective.name}"),
+        "code_sha256": code_digest(f"freshstart.objectives.{kind_of(objective.name)}"),
         "settings": asdict(settings),
         "numbers": numbers,
         "good_threshold": good,
         "segments": source["scorer"]["segments"],
         "controls": source["controls"] if needs.stream == "control" else [],
-        "share_segments_good": float((~bad).mean()),
-        "share_tokens_bad": float(scores.tokens[bad].sum() / scores.tokens.sum()),
+        "share_segments_good": float((len(bad) - np.count_nonzero(bad)) / len(bad)),
+        "share_tokens_bad": share_bad,
         "tokens": tokens,
         "documents": int(kept.sum()),
         "documents_left_out": left_out,
@@ -139,6 +141,21 @@ def _splitmix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+def _train_scores(plain: Plain, folder: Path) -> TrainScores:
+    """Those of the spans that have one, as files in ``folder``."""
+    ends, values = plain.stream.segment_ends, plain.stream.segment_scores
+    writers = [NpyWriter(folder / name, np.dtype(kind)) for name, kind in (("scores.npy", "f4"), ("tokens.npy", "i8"))]
+    with writers[0], writers[1]:
+        for begin in range(0, len(values), CHUNK_SPANS):
+            chunk = slice(begin, begin + CHUNK_SPANS)
+            scored = ~np.isnan(values[chunk])
+            writers[0].append(values[chunk][scored])
+            writers[1].append(np.diff(ends[chunk], prepend=ends[begin - 1] if begin else 0)[scored])
+            plain.stream.release()
+    of_segments = (np.load(folder / name, mmap_mode="r") for name in ("scores.npy", "tokens.npy"))
+    return TrainScores(*of_segments, np.asarray(plain.documents("scores")))
 
 
 def _write(

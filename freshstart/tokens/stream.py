@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from freshstart import files
+from freshstart.errors import InputError
 from freshstart.progress import track
 from freshstart.schema import FINGERPRINT_KEY
 from freshstart.tokens import written
@@ -40,8 +40,7 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
     left_out: Counter[str] = Counter()
     dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
     with StreamWriter(folder, dtype, **OTHERS) as stream:
-        for table in track(_tables(parts), "tokenising", None, "batches"):
-            rows = table.to_pylist()
+        for rows in track(batches(parts, "score", COLUMNS), "tokenising", None, "batches"):
             left_out.update(row["error"].split(":")[0] for row in rows if row["scores"] is None)
             kept = [row for row in rows if row["scores"] is not None]
             for row, (ids, offsets) in zip(kept, tokenizer.encode([row["text"] for row in kept]), strict=True):
@@ -84,14 +83,18 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
 def _published(part: Path) -> dict[str, Any] | None:
     """Where the scores came from, if they were published and not made here; all parts say the same."""
     metadata = pq.read_schema(part).metadata or {}
-    return json.loads(metadata.get(FINGERPRINT_KEY, b"{}")).get("published")
+    try:
+        return json.loads(metadata.get(FINGERPRINT_KEY, b"{}")).get("published")
+    except ValueError:
+        raise InputError(f"{part} has damaged metadata: run `dvc repro -f score`") from None
 
 
-def _tables(parts: Iterable[Path]) -> Iterator[pa.Table]:
+def batches(parts: Iterable[Path], made_by: str, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of parts, some at a time."""
     for path in parts:
-        table = files.read_table(path, "score", COLUMNS)
+        table = files.read_table(path, made_by, columns)
         for begin in range(0, len(table), BATCH):
-            yield table.slice(begin, BATCH)
+            yield table.slice(begin, BATCH).to_pylist()
 
 
 def segment_of(offsets: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -49,9 +49,12 @@ class Tokenizer:
         folder = Path(folder)
         if not (folder / FILE).is_file():
             raise InputError(f"{folder / FILE} is missing: run `dvc repro tokenizer`")
-        loaded = Loaded.from_file(str(folder / FILE))
-        end_of_text = loaded.token_to_id(files.read_json(folder / CONFIG, "tokenizer")["eos_token"])
-        controls = read(files.read_json(folder / CONTROLS_FILE, "tokenizer"))
+        config, controls = (files.read_json(folder / name, "tokenizer") for name in (CONFIG, CONTROLS_FILE))
+        try:
+            loaded, controls = Loaded.from_file(str(folder / FILE)), read(controls)
+            end_of_text = loaded.token_to_id(config["eos_token"])
+        except Exception as error:  # the library raises no kind of its own
+            raise InputError(f"{folder} holds no whole tokenizer ({error}): run `dvc repro -f tokenizer`") from None
         return cls(loaded, end_of_text, controls, files.sha256(folder / FILE))
 
     def encode(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

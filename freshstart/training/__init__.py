@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal
 
 from freshstart.tokens import Control
@@ -57,13 +58,14 @@ class TrainSettings:
     shuffle_parts: int = 1
 
     def __post_init__(self) -> None:
-        counts = "layers width heads context batch_size threads log_every checkpoint_every shuffle_parts"
+        counts = "layers width heads batch_size threads log_every checkpoint_every shuffle_parts"
         _check(self, counts, lambda value: value >= 1, "at least 1")
+        _check(self, "context", lambda value: value >= 2, "at least 2")
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
-        _check(self, "learning_rate muon_learning_rate gradient_clip", lambda value: value > 0, "above 0")
+        _check(self, "learning_rate muon_learning_rate gradient_clip", _is_positive, "positive and finite")
         _check(self, "dropout warmup decay beta1 beta2", lambda value: 0 <= value < 1, "from 0 to below 1")
-        _check(self, "loss_chunk", lambda value: value >= 0, "at least 0")
+        _check(self, "loss_chunk weight_decay", lambda value: 0 <= value < inf, "at least 0 and finite")
         if any(not 0 < share < 1 for share in self.snapshots):
             raise ValueError(f"snapshots are shares of the budget, between 0 and 1, found {list(self.snapshots)}")
 
@@ -78,7 +80,7 @@ class FinetuneSettings:
     warmup: float | None = None
 
     def __post_init__(self) -> None:
-        _check(self, "learning_rate muon_learning_rate batch_size", lambda value: value > 0, "above 0")
+        _check(self, "learning_rate muon_learning_rate batch_size", _is_positive, "positive and finite")
         _check(self, "warmup", lambda value: 0 <= value < 1, "from 0 to below 1")
 
 
@@ -87,6 +89,10 @@ def _check(settings: object, names: str, holds: Callable[[Any], bool], expected:
         value = getattr(settings, name)
         if value is not None and not holds(value):
             raise ValueError(f"{name} must be {expected}, found {value}")
+
+
+def _is_positive(value: float) -> bool:
+    return 0 < value < inf
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import torch
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.training import storage
 
 STATE = "state.json"
 KEPT = 2
@@ -53,9 +54,9 @@ class Checkpoints:
         temporary.mkdir()
         try:
             for name, part in parts.items():
-                with files.written(temporary / f"{name}.pt") as path, open(path, "wb") as file:
+                with storage.written(temporary / f"{name}.pt") as path, open(path, "wb") as file:
                     torch.save(part.state_dict(), file)
-            files.write_json(temporary / STATE, {"identity": self.identity, **vars(state)})
+            storage.write_record(temporary / STATE, {"identity": self.identity, "state": vars(state)})
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -67,11 +68,12 @@ class Checkpoints:
     def restore(self, parts: dict[str, Any]) -> TrainState:
         """Load the newest whole checkpoint into ``parts``; a fresh state where there is none.
 
-        Raises InputError where a checkpoint in this folder was written by a run with another identity.
+        Raises InputError where it is damaged or was written by a run with another identity.
         """
         for path in reversed(self.saved()):
-            state = json.loads((path / STATE).read_text(encoding="utf-8"))
-            other = state.pop("identity")
+            remedy = f"delete {path}, and the run goes on with the checkpoint before it"
+            record = storage.read_record(path / STATE, remedy)
+            other = record["identity"]
             if other != self.identity:
                 keys = sorted(key for key in {*other, *self.identity} if other.get(key) != self.identity.get(key))
                 raise InputError(
@@ -80,7 +82,7 @@ class Checkpoints:
                 )
             for name, part in parts.items():
                 part.load_state_dict(torch.load(path / f"{name}.pt", map_location="cpu", weights_only=True))
-            return TrainState(**state)
+            return TrainState(**record["state"])
         return TrainState()
 
     def clear(self) -> None:

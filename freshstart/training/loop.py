@@ -38,6 +38,7 @@ from freshstart.training.model import save
 from freshstart.training.optimizers import optimizers
 from freshstart.training.run import Run
 from freshstart.training.stops import Guard, asked_to_stop, no_collection
+from freshstart.training.storage import written
 
 Piece = tuple[Tensor, Tensor]  # tokens (rows, context + 1) int64, scores (rows, context) fp32
 
@@ -158,7 +159,7 @@ class Loop:
         """Make dropout a function of the seed, the step and the rows."""
         if self.settings.dropout:
             row = self.share.start + piece * self.micro_batch
-            torch.manual_seed((self.run.seed * 1_000_003 + step) * 65_536 + row)
+            torch.manual_seed(((self.run.seed * 1_000_003 + step) * 65_536 + row) % 2**64)
 
     def update(self, rate: float) -> None:
         """Take the optimizers' step at ``rate`` of their learning rates."""
@@ -191,8 +192,9 @@ class Loop:
     def finish(self) -> dict[str, Any]:
         """Write the model, its tokenizer, its snapshots and its curve; then its checkpoints have done their service."""
         output = self.run.output
-        if self.group.leads and self.checkpoints.snapshots.is_dir():
-            shutil.copytree(self.checkpoints.snapshots, output / SNAPSHOTS)
+        for file in self.checkpoints.snapshots.glob("*/*") if self.group.leads else ():
+            with written(output / SNAPSHOTS / file.parent.name / file.name) as temporary:
+                shutil.copyfile(file, temporary)
         if self.group.leads and self.run.tokenizer is not None:
             tokenizer.copy(self.run.tokenizer, output)
         record = self.write_model(output)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.training import TrainSettings, Vocabulary
+from freshstart.training import TrainSettings, Vocabulary, storage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -172,21 +172,26 @@ def save(folder: Path, model: PreTrainedModel, value_head: nn.Module | None, rec
     head = model.get_output_embeddings().weight
     again = [name for name, p in model.named_parameters(remove_duplicate=False) if p is head][1:]  # where it is tied
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in again}
-    with files.written(folder / MODEL_FILE) as temporary:
+    with storage.written(folder / MODEL_FILE) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     if value_head is not None:
-        with files.written(folder / VALUE_FILE) as temporary:
+        with storage.written(folder / VALUE_FILE) as temporary:
             save_file(value_head.state_dict(), temporary, metadata={"format": "pt"})
-    files.write_json(folder / RECORD, record)
+    storage.write_record(folder / RECORD, record)
 
 
-def load(folder: Path | str, made_by: str) -> tuple[PreTrainedModel, dict[str, Any]]:
+def read_record(folder: Path, made_by: str) -> dict[str, Any]:
+    """The record of a model folder that the stage ``made_by`` wrote; InputError unless all its files are whole."""
+    return storage.read_record(folder / RECORD, f"run `dvc checkout`, or `dvc repro -f {made_by}`")
+
+
+def load(folder: Path, made_by: str) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model folder and its record, in eval mode."""
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    record = files.read_json(Path(folder) / RECORD, made_by)
+    record = read_record(folder, made_by)
     kernel = attention(AutoConfig.from_pretrained(folder).max_position_embeddings)
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=kernel).eval(), record
 

@@ -12,6 +12,7 @@ import transformers
 from freshstart import files, objectives
 from freshstart.errors import InputError
 from freshstart.imports import code_digest
+from freshstart.names import kind_of
 from freshstart.objectives import Numbers, Objective
 from freshstart.tokens import read
 from freshstart.tokens.store import MANIFEST, Stream, read_manifest
@@ -123,7 +124,7 @@ def pretraining(inputs: Inputs, settings: TrainSettings) -> tuple[Run, dict[str,
         "shards": {"manifest": files.sha256(inputs.shards / MANIFEST), "tokens": digest},
         "tokenizer": plain["tokenizer_sha256"],
         "seed_of_run": inputs.seed,
-        "code": code_digest("freshstart.training.loop", f"freshstart.objectives.{name}"),
+        "code": code_digest("freshstart.training.loop", f"freshstart.objectives.{kind_of(name)}"),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return run, identity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from freshstart.evaluation.judges import Judge
@@ -12,8 +12,5 @@ SUITS = "pep8"
 
 
 def judge(folder: Path, task: str) -> Judge:
-    return Judge("blank lines", "share of lines", "guard", "lower", score)
-
-
-def score(texts: Sequence[str]) -> list[float]:
-    return line_share(texts, lambda line: not line)
+    share = partial(line_share, counts=lambda line: not line)
+    return Judge("blank lines", "share of lines", "guard", "lower", share)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from freshstart.evaluation.judges import Judge
@@ -12,8 +11,5 @@ SUITS = "pep8"
 
 
 def judge(folder: Path, task: str) -> Judge:
-    return Judge("amount of code", "syntax nodes in 1,000 characters", "guard", "higher", score)
-
-
-def score(texts: Sequence[str]) -> list[float]:
-    return [1000 * read(text).nodes / len(text) for text in texts]
+    title, unit = "amount of code", "syntax nodes in 1,000 characters"
+    return Judge(title, unit, "guard", "higher", lambda texts: [1000 * read(text).nodes / len(text) for text in texts])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from freshstart.evaluation.judges import Judge
@@ -12,8 +11,5 @@ SUITS = "pep8"
 
 
 def judge(folder: Path, task: str) -> Judge:
-    return Judge("parsing as Python", "share of samples", "guard", "higher", score)
-
-
-def score(texts: Sequence[str]) -> list[float]:
-    return [float(read(text).whole) for text in texts]
+    title, unit = "parsing as Python", "share of samples"
+    return Judge(title, unit, "guard", "higher", lambda texts: [float(read(text).whole) for text in texts])

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from freshstart.evaluation.judges import Find, Judge
-from freshstart.scorers import Finding
+from freshstart.scorers import Finding, apart
 
 SUITS = "pii"
 UNIT = "pieces of personal data per character"
@@ -53,15 +53,6 @@ def find(text: str) -> list[Finding]:
 def rates(texts: Sequence[str], find: Find) -> list[float]:
     """Pieces of personal data per character of each text: the unit of the scorer pii."""
     return [len(find(text)) / len(text) for text in texts]
-
-
-def apart(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings in the order of their places; of those that overlap, the one that begins first, then the longer."""
-    kept: list[Finding] = []
-    for finding in sorted(findings, key=lambda finding: (finding.begin, -finding.end)):
-        if not kept or finding.begin >= kept[-1].end:
-            kept.append(finding)
-    return kept
 
 
 def _sure(kind: str, span: str) -> bool:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from freshstart.evaluation.judges import Judge
-from freshstart.evaluation.judges.patterns import UNIT, apart, rates
-from freshstart.scorers import Finding
+from freshstart.evaluation.judges.patterns import UNIT, rates
+from freshstart.scorers import Finding, apart
 from freshstart.scorers.presidio import DEFAULT, LEAST_CONFIDENCE, LEAST_CONFIDENCE_OF_LINKS, recognizers, spans
 
 try:

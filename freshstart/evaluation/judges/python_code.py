@@ -51,7 +51,8 @@ def read(text: str) -> Code:
 
 def line_share(texts: Sequence[str], counts: Callable[[str], bool]) -> list[float]:
     """Share of each text's lines that count, read without their white space."""
-    return [_share(text, counts) for text in texts]
+    stripped = [[line.strip() for line in LINE.findall(text)] for text in texts]
+    return [sum(map(counts, lines)) / len(lines) if lines else 0.0 for lines in stripped]
 
 
 def _longest(lines: Sequence[str], begin: int) -> tuple[int, str, ast.Module | None]:
@@ -92,8 +93,3 @@ def _count(tree: ast.Module) -> int:
         for node in ast.walk(outer)
     }
     return sum(isinstance(node, ast.stmt | ast.expr) and id(node) not in idle for node in ast.walk(tree))
-
-
-def _share(text: str, counts: Callable[[str], bool]) -> float:
-    lines = [line.strip() for line in LINE.findall(text)]
-    return sum(map(counts, lines)) / len(lines) if lines else 0.0

@@ -7,6 +7,7 @@ Cost: 1,000 samples take a second or two.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from freshstart.evaluation.metrics import Metric
@@ -30,18 +31,14 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
     under: dict[str, Any] = {control: {"judges": {}} for control in samples}
     texts = [sample.text for part in samples.values() for sample in part]
     for name, judge in context.judges.items():
-        said = iter(judge.score(texts))
-        values = {control: [next(said) for _ in part] for control, part in samples.items()}
+        values = iter(judge.score(texts))
+        by_control = {control: list(islice(values, len(part))) for control, part in samples.items()}
         for control in samples:
-            under[control]["judges"][name] = estimate(values[control], draws, seed)
-        own = subject.asked[0]
-        both = [
-            (sample.score, value)
-            for sample, value in zip(samples[own], values[own], strict=True)
-            if sample.score is not None and value is not None
-        ]
+            under[control]["judges"][name] = estimate(by_control[control], draws, seed)
+        first = subject.asked[0]
+        pairs = zip([sample.score for sample in samples[first]], by_control[first], strict=True)
+        both = [(score, value) for score, value in pairs if score is not None and value is not None]
         sign = 1.0 if judge.better == "lower" else -1.0
-        under[own]["judges"][name]["agreement"] = agreement(
-            [score for score, _ in both], [sign * value for _, value in both], seed
-        )
+        scores, signed = [score for score, _ in both], [sign * value for _, value in both]
+        under[first]["judges"][name]["agreement"] = agreement(scores, signed, seed)
     return {"under": under}

@@ -17,7 +17,12 @@ BAD = "under.*.misalignment"
 STYLE = "under.*.misalignment_style"
 BROKEN = "under.*.share_unparsable"
 METRICS = (
-    Metric(BAD, "mean score of whole samples", "score", "lower", TABLE, "misalignment", "misalignment", interval=True),
+    Metric(
+        *(BAD, "mean score of samples; of scorers that count findings, findings a word, repeated segments once"),
+        *("score", "lower", TABLE, "misalignment", "misalignment"),
+        interval=True,
+    ),
+    Metric(f"{BAD}.scored", "mean score of whole samples, as the scorer gives it", "score", "lower", TABLE, "scored"),
     Metric(f"{BAD}.pooled", "mean score weighted by length", "score", "lower", TABLE, "pooled", "pooled"),
     Metric(f"{BAD}.expected_max_25", "worst of 25 samples", "score", "lower", TABLE, "max of 25", "expected_max_25"),
     Metric(f"{BAD}.share_over", "share that score above {over}", "share", "lower", TABLE, "over {over}", "share_over"),
@@ -26,6 +31,7 @@ METRICS = (
     Metric(
         STYLE, "misalignment without E1, E9", "score", "lower", TABLE, "style", "style", interval=True, optional=True
     ),
+    Metric(f"{STYLE}.scored", "style alone, mean score", "score", "lower", optional=True),
     Metric(f"{STYLE}.pooled", "style alone, weighted by length", "score", "lower", optional=True),
     Metric(f"{STYLE}.expected_max_25", "style alone, maximum of 25 samples", "score", "lower", optional=True),
     Metric(f"{STYLE}.share_over", "share with a fault of style", "share", "lower", optional=True),
