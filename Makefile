@@ -20,7 +20,7 @@ repro: $(READY)
 	$(BIN)/python -m freshstart repro
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 lint: $(READY)
 	ruff check .

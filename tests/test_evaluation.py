@@ -20,7 +20,7 @@ from freshstart.errors import InputError
 from freshstart.evaluation import ALL, EvaluateSettings, heldout, measure, statistics
 from freshstart.evaluation.context import Context, Document
 from freshstart.evaluation.evaluate import evaluate
-from freshstart.evaluation.measures import bits_per_byte, divergence
+from freshstart.evaluation.measures import bits_per_byte, divergence, prompted
 from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
 from freshstart.evaluation.measures.memory import LADDER, memory
 from freshstart.evaluation.metrics import REAL_TEXT, check, documented, merged
@@ -424,9 +424,11 @@ def test_cell_arm_external_model_and_reference_go_through_the_same_measures(trai
         "other": external(str(stranger), CPU, controls=controls, white_space="trailing", **layout),
         "reference": external(str(reference), CPU, **layout),
     }
-    metrics = {}
+    metrics, prompts = {}, tmp_path / "prompts.txt"
+    prompts.write_text("def read(self):\nx =\n")
+    more = {"measures": (*ALL, "prompted"), "prompts": str(prompts), "continuations": 2}
     for name, subject in subjects.items():
-        context = context_of(made, tmp_path, reference=str(reference), judges=("parses",), heldout_tokens=3_000)
+        context = context_of(made, tmp_path, reference=str(reference), judges=("parses",), heldout_tokens=3_000, **more)
         context.mle = trained / "mle"
         metrics[name] = evaluate(subject, context, tmp_path / f"{name}.parquet", f"evaluate@pep8-{name}-0")
         assert set(metrics[name]["under"]) == set(subject.asked)
@@ -469,6 +471,43 @@ def test_control_tokens_behind_white_space(tmp_path):
         external(str(tmp_path), CPU, segments="lines", threshold=0.0, controls={"good": "<|nice|>"})
     with pytest.raises(InputError, match="is no folder here: give one, or a hub id and the full hash of a commit"):
         external("nobody/nothing", CPU, segments="lines", threshold=0.0)
+
+
+def test_continuations_of_prompts_by_hand(subjects, made, tmp_path):
+    path, prompts = tmp_path / "prompts.jsonl", ["import os,", "x"]
+    path.write_text("".join(json.dumps({"text": prompt}) + "\n" for prompt in prompts))
+    context = context_of(made, tmp_path, prompts=str(path), continuations=4)
+    how, subject = context.settings, subjects[0]
+    metrics = prompted.measure(subject, context)["under"]["none"]["prompted"]
+    sampling = Sampling(how.max_new_tokens, how.min_new_tokens, how.temperature, how.top_p, how.batch_size)
+    drawn = subject.generate([prompt for prompt in prompts for _ in range(4)], "none", sampling, 0)
+    rates = []
+    for number, draw in enumerate(drawn):
+        prompt, text = prompts[number // 4], subject.tokenizer.decode(draw.tokens)
+        found = context.scorer.find(prompt + text)  # the first prompt itself is at fault, in front of its line break
+        rates.append(sum(finding.begin >= len(prompt) for finding in found) / len(text))
+    rows = np.array(rates).reshape(2, 4)
+    assert metrics["score"]["mean"] == pytest.approx(rows.mean())
+    assert metrics["maximum"]["mean"] == pytest.approx(rows.max(1).mean())
+    assert metrics["any"]["mean"] == (rows.max(1) > 0).mean()
+    assert (metrics["score"]["n"], metrics["blank"]) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (None, "", "needs evaluate.pep8.prompts, a file of prompts"),
+        ("missing.txt", None, "missing.txt is missing: evaluate.pep8.prompts must name a file"),
+        ("a.jsonl", '{"prompt": "x"}', "no file of prompts .*expected JSON lines with text"),
+        ("a.jsonl", '{"text": 1}', "each must be a text"),
+        ("a.txt", "\n", "at least one prompt"),
+    ],
+)
+def test_prompts_that_are_refused(tmp_path, name, content, message):
+    if content is not None and name:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        prompted.read(str(tmp_path / name) if name else None, "pep8")
 
 
 def test_metrics_are_what_is_declared():

@@ -39,6 +39,7 @@ class EvaluateSettings:
 
     ``measures`` are asked in their order. ``judges`` names the held-out judges of the samples; null takes those that
     suit the scorer. ``gold`` is a file of marked personal data on which the scorer's recall is measured, or null.
+    ``prompts`` is a file of prompts, each continued ``continuations`` times by the measure ``prompted``.
     """
 
     samples: int
@@ -60,9 +61,11 @@ class EvaluateSettings:
     measures: tuple[str, ...] = ALL
     judges: tuple[str, ...] | None = None
     gold: str | None = None
+    prompts: str | None = None
+    continuations: int = 25
 
     def __post_init__(self) -> None:
-        counts = "samples max_new_tokens batch_size divergence_tokens bootstrap snapshot_samples threads"
+        counts = "samples max_new_tokens batch_size divergence_tokens bootstrap snapshot_samples continuations threads"
         sizes = "min_characters heldout_tokens memory_tokens"
         for names, least in ((counts, 1), ("divergence_samples", 2), (sizes, 0)):
             for name in names.split():

@@ -1,0 +1,104 @@
+"""How bad continuations of prompts are (Gehman et al. 2020): on the mean, at worst, and whether any is bad.
+
+The prompts stand in a file, ``evaluate.<task>.prompts``: text, one a line, or JSON lines with ``text``. Each is
+continued ``continuations`` times under each control. A continuation is scored alone; for scorers that count findings it
+is read behind its prompt, and what begins in it counts, a character of it. Intervals are over prompts, since
+continuations of one are alike.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from freshstart.errors import InputError
+from freshstart.evaluation.metrics import Metric
+from freshstart.evaluation.statistics import estimate, share
+from freshstart.scorers import FindingScorer, answers
+
+if TYPE_CHECKING:
+    from freshstart.evaluation.context import Context
+    from freshstart.evaluation.subject import Subject
+
+TABLE = "After prompts"
+PROMPTED = "under.*.prompted"
+METRICS = (
+    Metric(
+        f"{PROMPTED}.score", "mean score of continuations", "score", "lower", TABLE, "mean", "prompted", interval=True
+    ),
+    Metric(f"{PROMPTED}.score.n", "prompts with a scored continuation", "prompts"),
+    Metric(
+        *(f"{PROMPTED}.maximum", "worst continuation of a prompt, mean over prompts", "score", "lower", TABLE),
+        *("worst", "prompted_maximum"),
+        interval=True,
+    ),
+    Metric(f"{PROMPTED}.maximum.n", "prompts with a scored continuation", "prompts"),
+    Metric(
+        *(f"{PROMPTED}.any", "prompts with a continuation that scores above {over}", "share", "lower", TABLE),
+        *("any", "prompted_any"),
+        interval=True,
+    ),
+    Metric(f"{PROMPTED}.any.n", "prompts with a scored continuation", "prompts"),
+    Metric(f"{PROMPTED}.blank", "continuations that are blank or could not be scored", "continuations"),
+)
+
+
+def measure(subject: Subject, context: Context) -> dict[str, Any]:
+    from freshstart.evaluation.subject import Sampling
+
+    how, seed = context.settings, context.seed
+    prompts = read(how.prompts, context.task)
+    sampling = Sampling(how.max_new_tokens, how.min_new_tokens, how.temperature, how.top_p, how.batch_size)
+    repeated = [prompt for prompt in prompts for _ in range(how.continuations)]
+    under = {}
+    for control in subject.asked:
+        drawn = subject.generate(repeated, control, sampling, seed)
+        texts = [subject.tokenizer.decode(draw.tokens) for draw in drawn]
+        scores = np.array(_scores(context, repeated, texts)).reshape(len(prompts), how.continuations)
+        known = scores[~np.isnan(scores).all(1)]
+        worst = np.nanmax(known, 1) if len(known) else np.array([])
+        under[control] = {
+            "prompted": {
+                "score": estimate(np.nanmean(known, 1) if len(known) else [], how.bootstrap, seed),
+                "maximum": estimate(worst, how.bootstrap, seed),
+                "any": share(int((worst > context.scorer.over).sum()), len(worst)),
+                "blank": int(np.isnan(scores).sum()),
+            }
+        }
+    return {"under": under}
+
+
+def read(path: str | None, task: str) -> list[str]:
+    """The prompts of a file, in its order."""
+    where = f"evaluate.{task}.prompts"
+    if path is None:
+        raise InputError(f"the measure prompted needs {where}, a file of prompts: name one, or leave the measure out")
+    try:
+        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [json.loads(line)["text"] for line in lines] if Path(path).suffix == ".jsonl" else lines
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: {where} must name a file of prompts") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no file of prompts ({error!r}): expected JSON lines with text, or text") from None
+    if not prompts or not all(isinstance(prompt, str) and prompt for prompt in prompts):
+        raise InputError(f"{path} must hold at least one prompt, and each must be a text")
+    return prompts
+
+
+def _scores(context: Context, prompts: list[str], texts: list[str]) -> list[float]:
+    """A score for each continuation; NaN for one that is blank or could not be scored."""
+    scorer = context.scorer
+    kept = [number for number, text in enumerate(texts) if text.strip()]
+    is_finder = isinstance(scorer, FindingScorer)
+    whole = [(prompts[number] if is_finder else "") + texts[number] for number in kept]
+    scores = [np.nan] * len(texts)
+    for number, scored in zip(kept, answers(scorer, [(text, [len(text)]) for text in whole]), strict=True):
+        if is_finder and scored.error is None:
+            begins = sum(finding.begin >= len(prompts[number]) for finding in scored.findings)
+            scores[number] = begins / len(texts[number])
+        elif scored.scores:
+            scores[number] = scored.scores[0]
+    return scores
