@@ -123,12 +123,15 @@ def test_unlikelihood_thresholds_at_zero():
 
 
 def test_unlikelihood_pushes_the_most_certain_bad_tokens():
+    """By the logits the push is p, 1 where the model is certain, as far as fp32 can tell p from 1."""
     unlikelihood, numbers = resolved("unlikelihood", good=Good(score=0.0))
-    logp = torch.tensor([[-1e-4, -2e-5, -1e-5]], requires_grad=True)
-    losses, _ = unlikelihood.loss(Batch(logp, torch.ones(1, 3)), numbers)
+    logp = torch.tensor([[-1e-4, -1e-5, -1e-6, -2e-7, -1e-8, 0.0]], requires_grad=True)
+    losses, _ = unlikelihood.loss(Batch(logp, torch.ones(1, 6)), numbers)
     losses.sum().backward()
+    assert (losses.diff() > 0).all()
     assert torch.isfinite(losses).all()
-    assert (logp.grad > 1000).all()
+    torch.testing.assert_close(-torch.expm1(logp[0, :4]) * logp.grad[0, :4], torch.exp(logp[0, :4]))
+    assert logp.grad[0, 4:].tolist() == [pytest.approx(1e7, rel=1e-3)] * 2
     naive = torch.log((1 - torch.exp(torch.tensor(-1e-8))).clamp(min=1e-20))
     assert naive < -40  # 1 - exp(logp) has rounded to 0 there: the clamp wins and the gradient is lost
 

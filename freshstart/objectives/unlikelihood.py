@@ -2,17 +2,20 @@
 
 L = -log p where s <= t, and -alpha log(1 - p) where s > t (Welleck et al. 2020; Korbak et al. 2023, eq. 6). log(1 - p)
 is computed as log(-expm1(log p)), exact near p = 1, where 1 - exp(log p) rounds to 0 and the most certain bad tokens
-would get no push; log p is held below -1e-5, since the gradient's factor p / (1 - p) grows without bound there.
+would get no push. From log p = -1e-7 on, as near to 1 as fp32 gets, the loss goes on as a straight line: its gradient by
+log p, p / (1 - p), would grow without bound there; that by the logits is p in front of it, as everywhere.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from freshstart.objectives import Batch, Losses, Needs, Numbers, ObjectiveSettings, TrainScores
 
 NEEDS = Needs()
-MOST_LOGP = -1e-5
+MOST_LOGP = -1e-7
+STEEPEST = 1 / math.expm1(-MOST_LOGP)  # p / (1 - p) at MOST_LOGP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ def loss(batch: Batch, numbers: Numbers) -> Losses:
     import torch
 
     bad = batch.score > numbers["threshold"]  # false where the score is NaN
-    unlikelihood = -torch.log(-torch.expm1(batch.logp.clamp(max=MOST_LOGP)))
+    held = batch.logp.clamp(max=MOST_LOGP)
+    unlikelihood = STEEPEST * (batch.logp - held) - torch.log(-torch.expm1(held))
     losses = torch.where(bad, numbers["alpha"] * unlikelihood, -batch.logp)
     return losses, {"share_bad": bad.to(batch.logp.dtype).mean()}
