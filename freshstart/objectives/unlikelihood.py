@@ -2,8 +2,8 @@
 
 L = -log p where s <= t, and -alpha log(1 - p) where s > t (Welleck et al. 2020; Korbak et al. 2023, eq. 6). log(1 - p)
 is computed as log(-expm1(log p)), exact near p = 1, where 1 - exp(log p) rounds to 0 and the most certain bad tokens
-would get no push. From log p = -1e-7 on, as near to 1 as fp32 gets, the loss goes on as a straight line: its gradient by
-log p, p / (1 - p), would grow without bound there; that by the logits is p in front of it, as everywhere.
+would get no push. From log p = -1e-7 on, as near to 1 as fp32 gets, the loss goes on as a straight line, since its
+gradient by log p, p / (1 - p), would grow without bound; that by the logits is p in front of it, as everywhere.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def loss(batch: Batch, numbers: Numbers) -> Losses:
     import torch
 
     bad = batch.score > numbers["threshold"]  # false where the score is NaN
-    held = batch.logp.clamp(max=MOST_LOGP)
-    unlikelihood = STEEPEST * (batch.logp - held) - torch.log(-torch.expm1(held))
+    curve = -torch.log(-torch.expm1(batch.logp.clamp(max=MOST_LOGP)))
+    line = STEEPEST * (batch.logp - MOST_LOGP) + math.log(1 / -math.expm1(MOST_LOGP))
+    unlikelihood = torch.where(batch.logp > MOST_LOGP, line, curve)
     losses = torch.where(bad, numbers["alpha"] * unlikelihood, -batch.logp)
     return losses, {"share_bad": bad.to(batch.logp.dtype).mean()}
