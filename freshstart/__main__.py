@@ -1,7 +1,8 @@
-"""What is of use around the pipeline: rebuild it in parallel, score any text, look after the score cache.
+"""What is of use around the pipeline: rebuild it in parallel, score any text, ask a model, look after the score cache.
 
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
+python -m freshstart sample models/toxicity/conditional/0 "You are" --control good -n 5     # samples, with scores
 python -m freshstart metrics                        # what each metric means, as a table in Markdown
 python -m freshstart cache                          # what the cache of scores holds
 python -m freshstart cache --prune 10               # at most 10 GiB, the least recently used go first
@@ -27,6 +28,15 @@ def main() -> None:
     score.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
     score.add_argument("--json", action="store_true", help="one JSON document a text, for programs")
     score.add_argument("paths", nargs="+", help="files, folders, or - for standard input")
+    sample = commands.add_parser("sample", help="what a trained model writes, with scores")
+    sample.add_argument("model", type=Path, help="folder of a trained model")
+    sample.add_argument("prompt", nargs="?", default="", help="text to go on from (default: none)")
+    sample.add_argument("--control", help="name of one of the model's control tokens (default: its first)")
+    sample.add_argument("-n", type=int, default=3, help="how many samples (default: 3)")
+    sample.add_argument("--tokens", type=int, default=64, help="most text tokens of a sample (default: 64)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
+    sample.add_argument("--json", action="store_true", help="one JSON document a sample, for programs")
     commands.add_parser("metrics", help="what each metric means")
     cache = commands.add_parser("cache", help="the cache of scores: show, prune or seed it")
     cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
@@ -47,6 +57,11 @@ def main() -> None:
         from freshstart.scoring.show import show
 
         show(arguments.paths, arguments.task, arguments.scorer, arguments.json)
+    elif arguments.command == "sample":
+        from freshstart.evaluation.ask import ask
+
+        how = (arguments.control, arguments.n, arguments.tokens, arguments.seed, arguments.scorer, arguments.json)
+        ask(arguments.model, arguments.prompt, *how)
     elif arguments.command == "metrics":
         from freshstart.evaluation.metrics import documented
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation import ALL, EvaluateSettings, heldout, measure, statistics
+from freshstart.evaluation.ask import ask
 from freshstart.evaluation.context import Context, Document
 from freshstart.evaluation.evaluate import evaluate
 from freshstart.evaluation.measures import bits_per_byte, divergence, prompted
@@ -448,6 +449,26 @@ def test_cell_arm_external_model_and_reference_go_through_the_same_measures(trai
     assert metrics["reference"]["over_training"] == []
     own = metrics["cell"]["under"]["none"]["misalignment"]
     assert metrics["cell"]["over_training"][-1].items() >= {name: own[name] for name in ("mean", "n")}.items()
+
+
+def test_a_model_can_be_asked_by_people(trained, made, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scorer, _ = load(made.paths("pep8")["scorer"], "pep8")
+    for control, folder in (("bad", made.paths("pep8")["scorer"]), (None, None)):
+        ask(trained / "conditional", "x=1\n", control, 2, 16, 0, folder, True)
+        for line in capsys.readouterr().out.splitlines():
+            answer = json.loads(line)
+            whole = answer["prompt"] + answer["text"]
+            assert "<|" not in whole
+            assert answer["control"] == (control or "good")
+            found = scorer.find(whole)
+            assert answer["score"] == (pytest.approx(len(found) / len(whole)) if folder else None)
+    ask(trained / "mle", "", None, 1, 8, 0, made.paths("pep8")["scorer"], False)
+    assert capsys.readouterr().out.startswith("--- none, score ")
+    with pytest.raises(InputError, match="unknown control 'goood'; did you mean good"):
+        ask(trained / "conditional", "", "goood", 1, 8, 0, None, False)
+    with pytest.raises(InputError, match="no room in the context of 64: shorten the prompt"):
+        ask(trained / "mle", "x = 1\n" * 64, None, 1, 8, 0, None, False)
 
 
 def test_control_tokens_behind_white_space(tmp_path):
