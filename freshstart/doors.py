@@ -51,6 +51,9 @@ def open_door(main: Callable[[], None]) -> None:
         _leave(f"error: {error}", 1)
     except KeyboardInterrupt:
         _leave("interrupted: what was finished is kept; run the same command again to go on", INTERRUPTED)
+    except BrokenPipeError:  # the reader has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.errno in READ_ONLY:
             reason = os.strerror(error.errno)

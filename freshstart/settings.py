@@ -42,6 +42,8 @@ def build(model: type[Model], raw: Any, where: str) -> Model:
         place = ".".join([where, *(str(step) for step in first["loc"])])
         message = first["msg"].removeprefix("Value error, ").replace("Unexpected keyword argument", "unknown key")
         found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
+        if first["type"] == "tuple_type":
+            message, found = "must be a list", f": write [{first['input']}]"
         raise InputError(f"{place}: {message}{found}") from None
 
 
@@ -97,7 +99,7 @@ def known(name: str, names: Iterable[str], what: str, where: str) -> str:
     """The name, if it is one of ``names``; else InputError with the nearest of them."""
     names = list(names)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"{where}: unknown {what} {name!r}; {hint}known: {listed(names)}")
     return name

@@ -89,6 +89,7 @@ CASES = [
     ("[mle, filtered", "[mle, ../filtered", "a name is letters, digits, - and _, found '../filtered'"),
     ("[mle, filtered", "[mle, mle-from-0.5", "a name is letters, digits, - and _, found 'mle-from-0.5'"),
     ("[mle, filtered", "[mle, mle-from-mle", "'-from-' stands in the names of finetuned arms alone"),
+    ("seeds: [0]", "seeds: 0", "params.yaml.seeds: must be a list: write [0]"),
     ("seeds: [0]", "sedes: [0]", "params.yaml: unknown key 'sedes'; did you mean seeds?"),
     ("[mle, filtered", "[filtered", "objectives must hold mle"),
     ("corpus_seed: 0", "x: [", "params.yaml is not valid YAML"),
