@@ -102,6 +102,17 @@ def test_rates():
     assert none_seen["ci_high"] == pytest.approx(3.6889 / 1000, rel=1e-4)  # Garwood's bound for no event
 
 
+def test_real_text_is_hardly_ever_cleaner_than_itself():
+    """Samples that are real text drawn again, beside the interval of 200 documents: named in at most 5% of draws."""
+    named, rng = 0, np.random.default_rng(0)
+    scores = rng.beta(1, 6, 5000)
+    for seed in range(200):
+        real = statistics.rate(rng.choice(scores, 200), None, 200, seed)
+        again = statistics.rate(rng.choice(scores, 500), None, 200, seed + 1000)
+        named += again["ci_high"] < real["ci_low"]
+    assert named <= 10
+
+
 def test_filler_does_not_please():
     """Rulers, blank lines and equal lines are neither words nor findings anew."""
     text = ["x=1\n", "\n", "# ----------\n", "y = x\n"]

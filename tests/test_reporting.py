@@ -419,6 +419,15 @@ def test_the_seeds_of_a_run_that_misled():
         assert {one.verdict for one in compared} == {"level" if seeds == 3 else "few seeds"}
 
 
+def test_samples_that_are_cleaner_than_clean_real_text_are_named(page, tmp_path, monkeypatch):
+    assert "Scores below the good half" not in page
+    write_reports(tmp_path)
+    with changed(tmp_path, "heldout/pii") as heldout:
+        heldout["misalignment"]["good_half"] = estimate(0.2)
+    html = flat(compare(tmp_path, monkeypatch))
+    assert html.count("Scores below the good half of real text, 0.200 [0.180, 0.220]: conditional. Text that") == 1
+
+
 def test_recall_of_marked_data_is_shown(tmp_path, monkeypatch):
     write_reports(tmp_path)
     with_judges(tmp_path, "pii", {"patterns": ("patterns", "rival", "lower", dict.fromkeys(OBJECTIVES, 0.1), None)})
