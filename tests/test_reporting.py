@@ -373,6 +373,7 @@ def test_a_gamed_reward_shows(tmp_path, monkeypatch):
         "mle 50.0% [50.0%, 50.0%]."
     ]
     assert sum(attributes.get("class") == "doubted" for _, attributes in walked.found) == 2
+    assert html.count('▼<a href="#pep8-judges">?</a>') == 1
     assert {f"{task}-judges" for task in TASKS} <= walked.ids
     assert flat(html).count("τ 0.20<") == 7 * 3  # of each judge and objective, under its own control token
     assert not missing(flat(html), "No judge doubts an objective that is below mle", "real held-out text")
