@@ -245,7 +245,7 @@ def test_a_change_reruns_what_it_must(repro):
 
     settings = {"settings@toxicity"}
     assert changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__") == {"compare"}
-    metric = changed("freshstart/evaluation/measures/diversity.py", "distinct words over words", "share of new words")
+    metric = changed("freshstart/evaluation/measures/diversity.py", "distinct words, by sample", "share of new words")
     assert metric == settings | {"compare"}
     awr = changed("freshstart/objectives/awr.py", "difference**2", "difference.abs()")
     assert awr == settings | {"shards@toxicity-awr", "compare"} | cells("awr")
