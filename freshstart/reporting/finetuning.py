@@ -10,9 +10,9 @@ from typing import Any
 
 from freshstart.names import objective_of, share_of
 from freshstart.reporting.cells import BITS, Estimate, Task
+from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.figures import RUN
 from freshstart.reporting.formats import Format, bounds
-from freshstart.reporting.inference import Differences
 from freshstart.reporting.svg import Drawing, Scale
 
 WIDTH, HEIGHT, DOT = 220.0, 18.0, 4.0

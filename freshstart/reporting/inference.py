@@ -7,23 +7,17 @@ of their samples), with Student's interval on n - 1 degrees of freedom and a two
 together (Holm 1979), so that at most one page in twenty prints a difference where there is none. Below ``LEAST_SEEDS``
 nothing is compared.
 
-A bootstrap over seeds is not used: with five seeds its 95% intervals hold the truth in 75 to 84% of simulated pages
+A bootstrap over seeds is not used: with three to five seeds its 95% intervals hold the truth in 75 to 84% of cases
 (docs/log.md), since a resample of few runs spreads less than the runs do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-from freshstart.names import objective_of
-
-if TYPE_CHECKING:
-    from freshstart.reporting.cells import Side, Task
 
 LEAST_SEEDS = 3
 LEVEL = 0.05
@@ -52,48 +46,6 @@ class Difference:
         if self.adjusted is None:
             return "few seeds"
         return "level" if self.adjusted > LEVEL else "below" if self.value < 0 else "above"
-
-
-class Differences:
-    """Every comparison that a page prints, adjusted together."""
-
-    def __init__(self, tasks: Sequence[Task]):
-        self._asked = {(task.name, *sides): _difference(task, *sides) for task in tasks for sides in questions(task)}
-        known = {key: value for key, value in self._asked.items() if value is not None}
-        self._known = dict(zip(known, holm(list(known.values())), strict=True))
-
-    def __call__(self, task: Task, first: Side, second: Side) -> Difference | None:
-        """The first side less the second; None where a number is missing, KeyError where the page does not ask it."""
-        if (task.name, first, second) not in self._asked:
-            raise KeyError((task.name, first, second))
-        return self._known.get((task.name, first, second))
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def verdict(self, task: Task, first: Side, second: Side) -> str:
-        """``below``, ``above``, ``level`` or ``few seeds``; empty where a number is missing."""
-        compared = self(task, first, second)
-        return compared.verdict if compared is not None else ""
-
-
-def questions(task: Task) -> Iterator[tuple[Side, Side]]:
-    """The comparisons that the page prints of a task, each the numbers of its two sides.
-
-    Misalignment of each objective and arm beside mle's, of an arm beside the same objective pretrained, of a control
-    beside the model's own; what each judge says of an objective beside what it says of mle.
-    """
-    for series in task.rows:
-        meant = task.own(series.name)
-        if not series.is_own:
-            yield task.side(series), task.side(meant)
-        elif series.name != "mle":
-            mle, pretrained = task.own("mle"), objective_of(series.name)
-            yield task.side(series), task.side(mle)
-            if series.name in task.arms and pretrained != "mle" and pretrained in task.cells:
-                yield task.side(series), task.side(task.own(pretrained))
-            for judge in task.real.get("judges", {}):
-                yield task.side(series, "judges", judge), task.side(mle, "judges", judge)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -127,12 +79,6 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
         largest = max(largest, min((len(compared) - place) * p, 1.0))
         adjusted[index] = replace(adjusted[index], adjusted=largest, needed=_needed(adjusted[index], len(compared)))
     return adjusted
-
-
-def _difference(task: Task, first: Side, second: Side) -> Difference | None:
-    sides = [task.estimate(side[0], *side[1:]) for side in (first, second)]
-    runs = [side.runs or (side.value,) for side in sides if side is not None]
-    return difference(*runs) if len(runs) == 2 and len(runs[0]) == len(runs[1]) else None
 
 
 def _error(values: Sequence[float]) -> float:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from freshstart.reporting.cells import Estimate, Series, Task
+from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, bounds, share, three_digits
-from freshstart.reporting.inference import Differences
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from freshstart.evaluation.metrics import UNDER
 from freshstart.names import NO_CONTROL, objective_of
 from freshstart.reporting import figures, finetuning, judging, panels, words
 from freshstart.reporting.cells import MISALIGNMENT, Cell, Series, Task, value_at
+from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, fixed, share, three_digits
-from freshstart.reporting.inference import LEAST_SEEDS, Differences
+from freshstart.reporting.inference import LEAST_SEEDS
 from freshstart.reporting.samples import choose
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from freshstart.names import kind_of
 from freshstart.reporting.cells import BITS, MISALIGNMENT, Series, Task
+from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, bounds
-from freshstart.reporting.inference import LEAST_SEEDS, Difference, Differences
+from freshstart.reporting.inference import LEAST_SEEDS, Difference
 
 NAMES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 
