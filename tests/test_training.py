@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_a_checkpoint_of_other_parameters_is_refused():
         other.restore({"model": torch.nn.Linear(2, 2)})
 
 
-def test_torn_checkpoints_are_ignored_and_two_are_kept():
+def test_torn_checkpoints_are_ignored_and_two_are_kept(monkeypatch):
     checkpoints = Checkpoints.of({"seed": 0})
     layer = torch.nn.Linear(2, 2)
     for step in (1, 2, 3, 4):
@@ -212,6 +213,9 @@ def test_torn_checkpoints_are_ignored_and_two_are_kept():
     (checkpoints.folder / "step-000000004/state.json").unlink()
     assert checkpoints.restore({"model": layer}).step == 3
     assert layer.weight[0, 0] == 3
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # a kill in the middle of deleting
+    checkpoints.clear()
+    assert checkpoints.saved() == []
 
 
 @pytest.mark.parametrize(

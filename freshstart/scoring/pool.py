@@ -236,7 +236,7 @@ def _start(ray: Any, workers: int | None) -> tuple[str, subprocess.Popen[bytes] 
     if os.environ.get("RAY_ADDRESS"):
         more: dict[str, Any] = {"runtime_env": {"env_vars": shared}}
     else:
-        more = {"num_cpus": workers or processors(), "object_store_memory": OBJECT_STORE_BYTES}
+        more = {"address": "local", "num_cpus": workers or processors(), "object_store_memory": OBJECT_STORE_BYTES}
     context = ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **more)
     session = context.address_info["session_dir"]
     reaper = None

@@ -60,10 +60,10 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         os.replace(temporary, target)
         for old in self.saved()[:-KEPT]:
-            shutil.rmtree(old)
+            _remove(old)
 
     def restore(self, parts: dict[str, Any]) -> TrainState:
         """Load the newest whole checkpoint into ``parts``; a fresh state where there is none.
@@ -86,7 +86,9 @@ class Checkpoints:
         return TrainState()
 
     def clear(self) -> None:
-        """Delete the run's checkpoints and snapshots: its model is written."""
+        """Delete the run's checkpoints, then its snapshots: its model is written."""
+        for path in self.saved():
+            _remove(path)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -97,3 +99,9 @@ class Checkpoints:
     def saved(self) -> list[Path]:
         """The whole checkpoints, the newest last."""
         return sorted(path for path in self.folder.glob("step-*") if (path / STATE).is_file())
+
+
+def _remove(path: Path) -> None:
+    """Delete a checkpoint, its record first: what a kill leaves of it is no checkpoint."""
+    (path / STATE).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)

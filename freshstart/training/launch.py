@@ -177,7 +177,7 @@ def _by_ray(words: list[str], module: str, arguments: list[str]) -> None:
     address = os.environ.get("RAY_ADDRESS")
     variables = {name: value for name, value in os.environ.items() if name.startswith("FRESHSTART_")}
     job = {"folder": str(Path.cwd()), "module": module, "arguments": arguments, "environment": variables}
-    ray.init(address=address, include_dashboard=None if address else False, logging_level="ERROR")
+    ray.init(address=address or "local", include_dashboard=None if address else False, logging_level="ERROR")
     workers, gpus = options.workers, options.gpus
     each = {"CPU": options.cpus} | ({"GPU": gpus} if gpus else {})
     trainer = TorchTrainer(
