@@ -123,7 +123,7 @@ def test_a_text_file_holds_a_document_a_line(tmp_path, packing):
 def test_a_folder_of_files(tmp_path):
     (tmp_path / "in/deep").mkdir(parents=True)
     (tmp_path / "in/a.py").write_bytes(b"x = 1\r\ny = 2\n")
-    (tmp_path / "in/deep/b.txt.gz").write_bytes(gzip.compress(b"whole\nfile\n"))
+    (tmp_path / "in/deep/b.txt.gz").write_bytes(gzip.compress(b"whole\nfile\n", mtime=0))
     (tmp_path / "in/rows.jsonl").write_bytes(as_jsonl())
     (tmp_path / "in/settings.json").write_bytes(b'{"x": 1}')
     documents = texts(tmp_path / "in")
@@ -142,9 +142,9 @@ def refused(path, **changes):
     [
         ("a.parquet", b"PAR1 and then nothing", "is not a whole Parquet file"),
         ("a.jsonl", b"PAR1 and then nothing", "holds Parquet data, but its name says .jsonl"),
-        ("a.csv", gzip.compress(b"text\nx"), "holds gzip data, but its name says .csv"),
+        ("a.csv", gzip.compress(b"text\nx", mtime=0), "holds gzip data, but its name says .csv"),
         ("a.jsonl.gz", b'{"text": "x"}\n', "is not a whole .gz file"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50)[:-9], "is not a whole .gz file"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 50, mtime=0)[:-9], "is not a whole .gz file"),
         ("a.jsonl.zst", b'{"text": "x"}\n', "is not a whole .zst file"),
         ("a.jsonl.bz2", bz2.compress(b'{"text": "x"}\n' * 50)[:-9], "is not a whole .bz2 file"),
         ("a.jsonl.xz", b'{"text": "x"}\n', "is not a whole .xz file"),

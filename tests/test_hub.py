@@ -227,7 +227,7 @@ SETS = {  # files of a set | the texts it gives, the place and reason of what is
     "array": ({"train.json": b'[{"body": "one"}, {"body": "two"}]'}, ["one", "two"]),
     "lines": ({"train.json": b'{"body": "one"}\n{"body": "two"}\n'}, ["one", "two"]),
     "tabs": ({"train.tsv": b"n\tbody\n1\tone, two\n"}, ["one, two"]),
-    "packed": ({"train.csv.gz": gzip.compress(b"body\none\n")}, ["one"]),
+    "packed": ({"train.csv.gz": gzip.compress(b"body\none\n", mtime=0)}, ["one"]),
     "tar": ({"train.tar": b"anything"}, "someone/tar/train.tar: expected one of .jsonl"),
     "semicolon": (
         {"README.md": CARD.encode(), "a.csv": b"body;n\none;1\n"},

@@ -95,7 +95,9 @@ def _scores(task: Task) -> Figure:
     return Figure(
         "Scores of the training text",
         f"Segments of the corpus by score{f'; {zero:.1%} of them score exactly 0' if zero else ''}.",
-        histogram(edges, counts, f"{task.name}: scores of the corpus' segments", f"{words.unit(task)}, each segment"),
+        histogram(
+            edges, counts, f"{task.name}: scores of the corpus' segments", "score of a segment, as the scorer gives it"
+        ),
     )
 
 
