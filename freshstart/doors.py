@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from freshstart.errors import NO_SPACE, READ_ONLY, InputError
-from freshstart.names import checked
+from freshstart.names import checked, is_arm, objective_of, share_of
 
 INTERRUPTED = 130
 HELP = {
@@ -70,7 +70,10 @@ def open_door(main: Callable[[], None]) -> None:
 
 def _name(value: str) -> str:
     try:
-        return checked(value)
+        if is_arm(value):
+            share_of(value)
+        checked(objective_of(value))
+        return value
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import PARAMS, ROOT, SCALE
 
-from freshstart import evaluation, imports
+from freshstart import doors, evaluation, imports
 from freshstart.imports import NEUTRAL, code_digest, source_files
 from freshstart.settings import kinds
 
@@ -171,6 +171,17 @@ def test_names_are_checked_before_a_shell_or_a_path_sees_them(workplace, capsys,
         with pytest.raises(SystemExit, match="^2$"):
             importlib.import_module(f"stages.{door(stage)}").main()
         assert "argument --task: a name is letters, digits, - and _, found '../pep8'" in capsys.readouterr().err
+
+
+def test_doors_take_the_names_of_variants_and_arms(monkeypatch, capsys):
+    for name in ("awr", "awr-beta1", "awr-beta1-from-0.5"):
+        monkeypatch.setattr(sys, "argv", ["door", "--objective", name])
+        assert doors.arguments("", "objective").objective == name
+    for name in ("awr;", "awr-from-", "awr-from-0.5;x", ""):
+        monkeypatch.setattr(sys, "argv", ["door", "--objective", name])
+        with pytest.raises(SystemExit, match="^2$"):
+            doors.arguments("", "objective")
+        assert "argument --objective: " in capsys.readouterr().err
 
 
 def clone(folder):
