@@ -318,7 +318,12 @@ def _stop(running: Running, blocked: bool = False) -> None:
 def _dvcs() -> list[psutil.Process]:
     import psutil
 
-    return psutil.Process().children()
+    alive = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                alive.append(child)
+    return alive
 
 
 def _commands() -> set[int]:
