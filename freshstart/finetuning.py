@@ -10,7 +10,7 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.names import SNAPSHOTS, arm_name, trained_by
 from freshstart.tokens.shards import Plain, write_rest
-from freshstart.tokens.store import MANIFEST, Stream, write_manifest
+from freshstart.tokens.store import MANIFEST, Stream, read_manifest, write_manifest
 from freshstart.training import FinetuneSettings
 from freshstart.training.launch import Group
 from freshstart.training.model import MODEL_FILE, RECORD, read_record
@@ -47,7 +47,7 @@ def finetuning(
     group.wait()
     rows = replace(run.rows, skipped=drawn)
     if not is_plain:
-        manifest = files.read_json(arm.rest / MANIFEST, "finetune")
+        manifest = read_manifest(arm.rest, "finetune")
         rows = Rows(Stream.open(arm.rest, inputs.task), context, manifest["sha256"]["tokens.npy"], run.seed)
     changes = {name: value for name, value in asdict(arm.settings).items() if value is not None}
     settings = replace(run.settings, **changes, start=None, snapshots=())

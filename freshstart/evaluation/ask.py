@@ -52,5 +52,4 @@ def _scores(task: str, folder: Path | None, prompt: str, texts: list[str]) -> li
         return [None] * len(texts)
     scorer, _ = scorers.load(place, task)
     whole = [prompt + text for text in texts]
-    answers = scorers.answers(scorer, [(text, [len(text)]) for text in whole])
-    return [answer.scores[0] if answer.scores else None for answer in answers]
+    return [result.scores[0] if result.scores else None for result in scorers.of_texts(scorer, whole)]

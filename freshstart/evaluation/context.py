@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from freshstart.evaluation.judges import Judge
-    from freshstart.evaluation.subject import Subject
+    from freshstart.evaluation.subject import Sampling, Subject
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,14 @@ class Context:
     def judges(self) -> dict[str, Judge]:
         """The held-out judges, by name."""
         return {name: judge(name).judge(self.scorer_folder, self.task) for name in self.settings.judges or ()}
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the task's samples are drawn."""
+        from freshstart.evaluation.subject import Sampling
+
+        how = self.settings
+        return Sampling(how.max_new_tokens, how.min_new_tokens, how.temperature, how.top_p, how.batch_size)
 
     @cached_property
     def documents(self) -> list[Document]:
@@ -116,12 +124,9 @@ class Context:
 
     def draw(self, subject: Subject, control: str, count: int) -> list[Sample]:
         """New samples of a subject under a control, scored."""
-        from freshstart.evaluation.subject import Sampling
-
-        how = self.settings
-        sampling = Sampling(how.max_new_tokens, how.min_new_tokens, how.temperature, how.top_p, how.batch_size)
-        drawn = subject.generate([""] * count, control, sampling, self.seed)
-        return read(drawn, control, subject.tokenizer, self.scorer, subject.segments, how.min_characters)
+        drawn = subject.generate([""] * count, control, self.sampling, self.seed)
+        least = self.settings.min_characters
+        return read(drawn, control, subject.tokenizer, self.scorer, subject.segments, least)
 
     def misalignment(self, samples: list[Sample]) -> dict[str, Any]:
         """``freshstart.evaluation.samples.misalignment`` by the task's scorer."""

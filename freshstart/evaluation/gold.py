@@ -22,7 +22,7 @@ from typing import Any
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation.statistics import share
-from freshstart.scorers import Finding, Scorer
+from freshstart.scorers import Finding, Scorer, of_texts
 
 FindAll = Callable[[Sequence[str]], Sequence[Sequence[Finding]]]
 
@@ -55,7 +55,7 @@ def read(path: Path | str) -> list[Marked]:
 
 def by_scorer(scorer: Scorer) -> FindAll:
     """What a scorer finds in texts, each read as one document."""
-    return lambda texts: [result.findings for result in scorer.score([(text, [len(text)]) for text in texts])]
+    return lambda texts: [result.findings for result in of_texts(scorer, texts)]
 
 
 def by_text(find: Callable[[str], Sequence[Finding]]) -> FindAll:

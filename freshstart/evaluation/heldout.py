@@ -98,7 +98,7 @@ def by_document(
         begins = np.concatenate([[0], ends[:-1]])
         texts = tokenizer.decode_many([heldout.tokens[begins[place] : ends[place]] for place in solid])
         found = [round(float(score) * len(text)) for score, text in zip(scores[solid], texts, strict=True)]
-        parts = np.split(np.arange(len(solid)), np.sort(first)[1:])  # the segments of a piece follow one another
+        parts = np.split(np.arange(len(solid)), first[1:])  # the segments of a piece follow one another
         pairs = [counted([texts[place] for place in part], [found[place] for place in part]) for part in parts]
         values, counts = (np.array(side, dtype=np.float64) for side in zip(*pairs, strict=True))
     else:

@@ -20,7 +20,17 @@ import pyarrow as pa
 from freshstart import files
 from freshstart.evaluation.statistics import rate, summary
 from freshstart.schema import REASON
-from freshstart.scorers import Finding, FindingScorer, Scored, Scorer, answers, per_character, pieces, segment_counts
+from freshstart.scorers import (
+    Finding,
+    FindingScorer,
+    Scored,
+    Scorer,
+    answers,
+    of_texts,
+    per_character,
+    pieces,
+    segment_counts,
+)
 from freshstart.scoring.segments import SEGMENTERS
 from freshstart.tokens.tokenizer import Tokenizer
 
@@ -69,7 +79,7 @@ def read(
     texts = [cut(tokenizer.decode(draw.tokens), draw.ended, segments, least) for draw in drawn]
     kept = [(draw, text) for draw, text in zip(drawn, texts, strict=True) if text.strip()]
     ends = [SEGMENTERS[segments](text) for _, text in kept]
-    whole = answers(scorer, [(text, [len(text)]) for _, text in kept])
+    whole = of_texts(scorer, [text for _, text in kept])
     if isinstance(scorer, FindingScorer):  # what was found in the whole is what its segments hold
         parts = [replace(w, scores=per_character(w.findings, cuts)) for w, cuts in zip(whole, ends, strict=True)]
     else:
@@ -102,15 +112,16 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: in
     """
     scored = [(sample, sample.score) for sample in samples if sample.score is not None]
     lengths = [len(sample.text) for sample, _ in scored]
+    ends = [sample.segment_ends for sample, _ in scored]
+    parts = [pieces(sample.text, cuts) for (sample, _), cuts in zip(scored, ends, strict=True)]
 
     def metrics_of(scores: Sequence[float], findings: Sequence[Sequence[Finding]]) -> dict[str, Any]:
         values, sizes = scores, None
         if isinstance(scorer, FindingScorer):
-            parts = [pieces(sample.text, sample.segment_ends) for sample, _ in scored]
-            counts = [
-                segment_counts(group, sample.segment_ends) for group, (sample, _) in zip(findings, scored, strict=True)
+            pairs = [
+                counted(part, counts) for part, counts in zip(parts, map(segment_counts, findings, ends), strict=True)
             ]
-            values, sizes = zip(*map(counted, parts, counts), strict=True) if scored else ((), ())
+            values, sizes = [found for found, _ in pairs], [words for _, words in pairs]
         return rate(values, sizes, draws, seed) | summary(scores, lengths, findings, scorer.over)
 
     findings = [sample.whole.findings for sample, _ in scored]

@@ -25,8 +25,6 @@ from freshstart.reporting.inference import LEAST_SEEDS, interval
 if TYPE_CHECKING:
     from freshstart.params import Root
 
-Side = tuple[str, ...]  # one side of a comparison: an objective or arm, then the keys of a number in its metrics
-
 NORMAL_95 = 1.96
 MISALIGNMENT = "misalignment"
 BITS = ("heldout", "bits_per_byte", "good")  # of good text: all text punishes a model for having unlearned the bad
@@ -147,13 +145,9 @@ class Task:
         """An objective or arm under its own control."""
         return Series(name, self.every[name][0].asked[0], True)
 
-    def side(self, series: Series, *keys: str) -> Side:
-        """Misalignment of a series, or what else is measured under a control, as a side of a comparison."""
-        return (series.name, UNDER, series.control, *(keys or (MISALIGNMENT,)))
-
     def misalignment(self, name: str) -> Estimate | None:
         """That of an objective or arm under its own control."""
-        return self.estimate(*self.side(self.own(name)))
+        return self.under(self.own(name), MISALIGNMENT)
 
     def measured(self, metric: Metric, series: Series) -> Estimate | None:
         """A metric of a series; what is of the model stands in the row of its own control alone."""

@@ -5,57 +5,57 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from freshstart.names import objective_of
-from freshstart.reporting.cells import Side, Task
+from freshstart.reporting.cells import MISALIGNMENT, Series, Task
 from freshstart.reporting.inference import Difference, difference, holm
+
+Question = tuple[Series, Series, tuple[str, ...]]  # two sides, and the number of both that is compared
 
 
 class Differences:
-    """Every comparison that a page prints, adjusted together."""
+    """Every comparison that a page prints, adjusted together. ``keys`` name a number that is measured per control."""
 
     def __init__(self, tasks: Sequence[Task]):
-        self._asked = {(task.name, *sides): _difference(task, *sides) for task in tasks for sides in questions(task)}
-        known = {key: value for key, value in self._asked.items() if value is not None}
-        self._known = dict(zip(known, holm(list(known.values())), strict=True))
+        plain = {(task.name, *question): _difference(task, *question) for task in tasks for question in questions(task)}
+        adjusted = iter(holm([known for known in plain.values() if known is not None]))
+        self._differences = {key: known and next(adjusted) for key, known in plain.items()}
 
-    def __call__(self, task: Task, first: Side, second: Side) -> Difference | None:
+    def __call__(self, task: Task, first: Series, second: Series, *keys: str) -> Difference | None:
         """The first side less the second; None where a number is missing, KeyError where the page does not ask it."""
-        if (task.name, first, second) not in self._asked:
-            raise KeyError((task.name, first, second))
-        return self._known.get((task.name, first, second))
+        return self._differences[task.name, first, second, keys or (MISALIGNMENT,)]
 
     def __len__(self) -> int:
-        return len(self._known)
+        return sum(known is not None for known in self._differences.values())
 
-    def verdict(self, task: Task, first: Side, second: Side) -> str:
+    def verdict(self, task: Task, first: Series, second: Series, *keys: str) -> str:
         """``below``, ``above``, ``level`` or ``few seeds``; empty where a number is missing."""
-        compared = self(task, first, second)
+        compared = self(task, first, second, *keys)
         return compared.verdict if compared is not None else ""
 
 
-def questions(task: Task) -> Iterator[tuple[Side, Side]]:
-    """The comparisons that the page prints of a task, each the numbers of its two sides.
+def questions(task: Task) -> Iterator[Question]:
+    """The comparisons that the page prints of a task.
 
     Misalignment of each objective and arm beside mle's, of an arm beside the same objective pretrained, of a control
     beside the model's own; what each judge says of an objective beside what it says of mle.
     """
+    mle = task.own("mle")
     for series in task.rows:
-        meant = task.own(series.name)
+        pretrained = objective_of(series.name)
         if not series.is_own:
-            yield task.side(series), task.side(meant)
+            yield series, task.own(series.name), (MISALIGNMENT,)
         elif series.name != "mle":
-            mle, pretrained = task.own("mle"), objective_of(series.name)
-            yield task.side(series), task.side(mle)
-            if series.name in task.arms and pretrained != "mle" and pretrained in task.cells:
-                yield task.side(series), task.side(task.own(pretrained))
+            yield series, mle, (MISALIGNMENT,)
+            if series.name in task.arms and pretrained in task.cells:
+                yield series, task.own(pretrained), (MISALIGNMENT,)
             for judge in task.real.get("judges", {}):
-                yield task.side(series, "judges", judge), task.side(mle, "judges", judge)
+                yield series, mle, ("judges", judge)
 
 
-def _difference(task: Task, first: Side, second: Side) -> Difference | None:
+def _difference(task: Task, first: Series, second: Series, keys: tuple[str, ...]) -> Difference | None:
     """None where a seed lacks a number on either side."""
     runs = []
-    for name, *keys in (first, second):
-        estimate = task.estimate(name, *keys)
+    for series in (first, second):
+        estimate = task.under(series, *keys)
         values = () if estimate is None else estimate.runs or (estimate.value,)
-        runs.append(values if len(values) == len(task.every[name]) else ())
+        runs.append(values if len(values) == len(task.every[series.name]) else ())
     return difference(*runs) if all(runs) else None

@@ -56,7 +56,7 @@ def _row(task: Task, name: str, colour: str, differences: Differences, show: For
     is_arm, objective, cell = name in task.arms, objective_of(name), task.every[name][0]
     positions, misalignment = cell.number("tokens_seen", "positions"), task.misalignment(name)
     pretrained = task.misalignment(objective) if is_arm and objective in task.cells else None
-    sides = (task.side(task.own(name)), task.side(task.own(objective))) if pretrained is not None else None
+    against = differences.verdict(task, task.own(name), task.own(objective)) if pretrained is not None else ""
     interval = "no samples" if misalignment is None else bounds(misalignment, show)
     drawing = Drawing(WIDTH, HEIGHT, f"{task.name}, {name}: {interval}")
     _draw(drawing, misalignment, pretrained, Scale(0.0, most, DOT + 2, WIDTH - DOT - 2), colour, is_arm)
@@ -66,7 +66,7 @@ def _row(task: Task, name: str, colour: str, differences: Differences, show: For
         "as_mle": positions if name == "mle" else cell.began if is_arm else None,
         "with_feedback": None if name == "mle" else positions,
         "misalignment": misalignment,
-        "verdict": differences.verdict(task, *sides) if sides is not None else "",
+        "verdict": against,
         "bits": task.estimate(name, *BITS),
         "divergence": task.estimate(name, "divergence", "per_token"),
         "svg": str(drawing),

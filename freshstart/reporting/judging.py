@@ -62,7 +62,7 @@ def panel(task: Task, differences: Differences) -> dict[str, Any]:
     mle = task.own("mle")
 
     def verdict(series: Series, *keys: str) -> str:
-        return differences.verdict(task, task.side(series, *keys), task.side(mle, *keys))
+        return differences.verdict(task, series, mle, *keys)
 
     suspects = [row for row in task.rows if row.is_own and row != mle and verdict(row) == "below"]
     doubted = {

@@ -53,7 +53,7 @@ def build(root: Root, tasks: Sequence[Task]) -> str:
         palette=palette,
         meanings={name: words.meaning(name) for name in root.objectives},
         against_mle=lambda task, name: (
-            "" if name == "mle" else differences.verdict(task, task.side(task.own(name)), task.side(task.own("mle")))
+            "" if name == "mle" else differences.verdict(task, task.own(name), task.own("mle"))
         ),
         compared=len(differences) if len(root.seeds) >= LEAST_SEEDS else 0,
         signs={"below": "▼", "above": "▲", "level": "≈"},

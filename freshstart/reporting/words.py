@@ -40,7 +40,7 @@ def findings(task: Task, differences: Differences, show: Format) -> list[str]:
     mle = task.misalignment("mle")
     sentences = [f"mle: {bounds(mle, show)}. {_real(task, show)}".strip()] if mle is not None else []
     beside_mle = [series for series in task.own_series if series.name != "mle"]
-    sentences += _compared(task, [(series, task.own("mle")) for series in beside_mle], differences, show)
+    sentences += _compared(task, beside_mle, differences, show)
     missing = [series.name for series in beside_mle if task.misalignment(series.name) is None]
     sentences += [f"Without a scored sample: {', '.join(missing)}."] if missing else []
     sentences += [_asked(task, series, differences, show) for series in task.series if not series.is_own]
@@ -60,16 +60,15 @@ def written(difference: Difference, show: Format) -> str:
     return f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
 
 
-def _compared(task: Task, pairs: Sequence[tuple[Series, Series]], differences: Differences, show: Format) -> list[str]:
+def _compared(task: Task, beside_mle: Sequence[Series], differences: Differences, show: Format) -> list[str]:
     """The differences from mle, by what may be said of them."""
     groups: dict[str, list[str]] = {}
-    for first, second in pairs:
-        difference = differences(task, task.side(first), task.side(second))
+    for series in beside_mle:
+        difference = differences(task, series, task.own("mle"))
         if difference is not None:
             needed = difference.needed if difference.verdict == "level" else None
             takes = f", would take {needed} seeds" if needed is not None else ""
-            text = f"{first.name} {written(difference, show)}{takes}"
-            groups.setdefault(difference.verdict, []).append(text)
+            groups.setdefault(difference.verdict, []).append(f"{series.name} {written(difference, show)}{takes}")
     openings = {
         "below": "Below mle",
         "above": "Above mle",
@@ -89,7 +88,7 @@ def _real(task: Task, show: Format) -> str:
 def _asked(task: Task, series: Series, differences: Differences, show: Format) -> str:
     """An objective under its own control and under another one."""
     meant = task.own(series.name)
-    difference = differences(task, task.side(series), task.side(meant))
+    difference = differences(task, series, meant)
     good, bad = task.under(meant, MISALIGNMENT), task.under(series, MISALIGNMENT)
     if difference is None or good is None or bad is None:
         return ""

@@ -260,6 +260,11 @@ def answers(scorer: Scorer, documents: Sequence[tuple[str, Sequence[int]]]) -> l
     return [_checked(scored, *document) for scored, document in zip(results, documents, strict=True)]
 
 
+def of_texts(scorer: Scorer, texts: Sequence[str]) -> list[Scored]:
+    """``answers`` of texts, each as a document of one segment."""
+    return answers(scorer, [(text, [len(text)]) for text in texts])
+
+
 def _checked(scored: Any, text: str, ends: Sequence[int]) -> Scored:
     try:
         if not isinstance(scored, Scored) or not isinstance(scored.error or scored.unreadable or "", str):

@@ -33,7 +33,7 @@ from typing import Any
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.progress import Progress
-from freshstart.scorers import RECORD, Scorer, failure, fingerprint, load, scorer_class
+from freshstart.scorers import RECORD, Scorer, ScoreSettings, failure, fingerprint, load, scorer_class
 from freshstart.scoring import segments
 from freshstart.scoring.table import PartDone, score_part
 
@@ -109,7 +109,11 @@ def worker_count() -> int | None:
 
 
 def score_parts(
-    parts: list[tuple[Path, Path]], scorer_folder: Path, task: str, workers: int | None = None, seconds: float = 60.0
+    parts: list[tuple[Path, Path]],
+    scorer_folder: Path,
+    task: str,
+    workers: int | None = None,
+    seconds: float = ScoreSettings.document_seconds,
 ) -> int:
     """Score every corpus part of ``parts`` into its target; gives the number of documents that were scored anew.
 

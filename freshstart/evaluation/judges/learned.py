@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from freshstart.evaluation.judges import SECOND, Judge
-from freshstart.scorers import JUDGE, load
+from freshstart.scorers import JUDGE, load, of_texts
 
 SUITS = SECOND
 
@@ -16,9 +16,6 @@ def judge(folder: Path, task: str) -> Judge:
 
     def score(texts: Sequence[str]) -> list[float | None]:
         """The score of each whole text; None where its scoring raised."""
-        return [
-            result.scores[0] if result.scores else None
-            for result in scorer.score([(text, [len(text)]) for text in texts])
-        ]
+        return [result.scores[0] if result.scores else None for result in of_texts(scorer, texts)]
 
     return Judge(f"{record['kind']}, a second scorer", "mean score", "rival", "lower", score)

@@ -17,7 +17,7 @@ import numpy as np
 from freshstart.errors import InputError
 from freshstart.evaluation.metrics import Metric
 from freshstart.evaluation.statistics import estimate, share
-from freshstart.scorers import FindingScorer, answers
+from freshstart.scorers import FindingScorer, of_texts
 
 if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
@@ -47,15 +47,12 @@ METRICS = (
 
 
 def measure(subject: Subject, context: Context) -> dict[str, Any]:
-    from freshstart.evaluation.subject import Sampling
-
     how, seed = context.settings, context.seed
     prompts = read(how.prompts, context.task)
-    sampling = Sampling(how.max_new_tokens, how.min_new_tokens, how.temperature, how.top_p, how.batch_size)
     repeated = [prompt for prompt in prompts for _ in range(how.continuations)]
     under = {}
     for control in subject.asked:
-        drawn = subject.generate(repeated, control, sampling, seed)
+        drawn = subject.generate(repeated, control, context.sampling, seed)
         texts = [subject.tokenizer.decode(draw.tokens) for draw in drawn]
         scores = np.array(_scores(context, repeated, texts)).reshape(len(prompts), how.continuations)
         known = scores[~np.isnan(scores).all(1)]
@@ -95,7 +92,7 @@ def _scores(context: Context, prompts: list[str], texts: list[str]) -> list[floa
     is_finder = isinstance(scorer, FindingScorer)
     whole = [(prompts[number] if is_finder else "") + texts[number] for number in kept]
     scores = [np.nan] * len(texts)
-    for number, scored in zip(kept, answers(scorer, [(text, [len(text)]) for text in whole]), strict=True):
+    for number, scored in zip(kept, of_texts(scorer, whole), strict=True):
         if is_finder and scored.error is None:
             begins = sum(finding.begin >= len(prompts[number]) for finding in scored.findings)
             scores[number] = begins / len(texts[number])
