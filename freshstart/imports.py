@@ -2,8 +2,8 @@
 
 Used to key checkpoints by the code that made them, to tell DVC of code that is found by name, and by the test that
 holds each stage's ``deps`` to the imports of its door. Files that shape no output are neutral: a change in how progress
-is shown must not retrain a model. Nor does what the page says of a metric make it another one: a module's declaration
-``METRICS`` is no part of its digest.
+is shown must not retrain a model. Nor does what is said of a metric make it another one: a module's declarations
+``METRICS`` and ``PAPER`` are no part of its digest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEUTRAL = {
     "freshstart/scoring/__init__.py",
     "stages/__init__.py",
 }
-DECLARATION = "METRICS"
+DECLARATIONS = {"METRICS", "PAPER"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -56,12 +56,12 @@ def code_digest(*modules: str, below: str = "") -> str:
 
 
 def _digest(path: str) -> str:
-    """SHA-256 of a source file without its declaration of metrics, and of a text file of its name beside it."""
+    """SHA-256 of a source file without its declarations, and of a text file of its name beside it."""
     source, beside = (ROOT / path).read_bytes(), (ROOT / path).with_suffix(".txt")
     lines = source.splitlines(keepends=True)
     for node in ast.parse(source).body:
         names = {ast.unparse(target) for target in getattr(node, "targets", [getattr(node, "target", None)]) if target}
-        if DECLARATION in names:
+        if DECLARATIONS & names:
             lines[node.lineno - 1 : node.end_lineno] = [b""] * ((node.end_lineno or node.lineno) - node.lineno + 1)
     return hashlib.sha256(b"".join(lines) + (beside.read_bytes() if beside.is_file() else b"")).hexdigest()
 

@@ -1,9 +1,9 @@
 """evaluate: sample the model of a cell or a finetuned arm, score the samples, and measure what it has lost.
 
     python -m stages.evaluate --task pep8 --objective awr --seed 0 --settings data/settings/pep8/evaluate.json \\
-        --model models/pep8/awr/0 --reference models/pep8/mle/0 --heldout data/scored/pep8/heldout \\
-        --tokens data/tokens/pep8 --scorer data/scorer/pep8 --samples reports/samples/pep8/awr/0.parquet \\
-        --metrics reports/metrics/pep8/awr/0.json
+        --model models/pep8/awr/0 --mle models/pep8/mle/0 --reference data/reference/pep8/0 \\
+        --heldout data/scored/pep8/heldout --tokens data/tokens/pep8 --scorer data/scorer/pep8 \\
+        --samples reports/samples/pep8/awr/0.parquet --metrics reports/metrics/pep8/awr/0.json
 """
 
 from freshstart import files
@@ -21,7 +21,8 @@ def main() -> None:
         "seed",
         settings="file with the settings of evaluation",
         model="folder of the model",
-        reference="folder of the task's mle model",
+        mle="folder of the task's mle model",
+        reference="folder of the reference's texts",
         heldout="folder with the scored held-out parts",
         tokens="folder with the token streams",
         scorer="folder of the scorer",
@@ -29,6 +30,8 @@ def main() -> None:
         metrics="file for the metrics (JSON)",
     )
     settings = read(args.settings, EvaluateSettings, settings_by(args.task))
+
+    from dataclasses import replace
 
     import torch
 
@@ -38,7 +41,7 @@ def main() -> None:
 
     cell = (args.task, args.objective, args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject = of_folder(args.model, trained_by(*cell), device)
+    subject = replace(of_folder(args.model, trained_by(*cell), device), logit_gib=settings.logit_gib)
     context = Context(
         task=args.task,
         seed=args.seed,
@@ -47,7 +50,8 @@ def main() -> None:
         scorer_folder=args.scorer,
         heldout=args.heldout,
         tokens=args.tokens,
-        mle=args.reference,
+        mle=args.mle,
+        reference_folder=args.reference,
     )
     metrics = evaluate(subject, context, args.samples, evaluated_by(*cell))
     files.write_json(args.metrics, metrics)

@@ -80,7 +80,7 @@ evaluate:
     max_new_tokens: 48
     min_new_tokens: 8
     batch_size: 16
-    divergence_samples: 12
+    reference: {samples: 12}
     heldout_tokens: 6_000
     bootstrap: 200
   pep8: {}

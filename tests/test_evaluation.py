@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+import types
 from collections import Counter
 from dataclasses import replace
 
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 
 from freshstart import files
 from freshstart.errors import InputError
-from freshstart.evaluation import ALL, EvaluateSettings, heldout, measure, statistics
+from freshstart.evaluation import ALL, EvaluateSettings, ReferenceSettings, heldout, measure, reference, statistics
 from freshstart.evaluation.ask import ask
 from freshstart.evaluation.context import Context, Document
+from freshstart.evaluation.endpoint import Endpoint
 from freshstart.evaluation.evaluate import evaluate
 from freshstart.evaluation.measures import bits_per_byte, divergence, prompted
 from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
@@ -30,6 +32,7 @@ from freshstart.evaluation.subject import Sampling, Subject, external, of_folder
 from freshstart.sampling.sampler import Drawn
 from freshstart.scorers import Finding, load, segment_counts
 from freshstart.scorers import pieces as parts_of
+from freshstart.tokens import Control
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
@@ -59,10 +62,17 @@ def subjects(made):
 
 def context_of(made, tmp_path, **more):
     """The pep8 task as measures see it."""
-    chosen = EvaluateSettings(samples=24, max_new_tokens=48, bootstrap=200, divergence_samples=24, **more)
+    more.setdefault("reference", ReferenceSettings(samples=24))
+    chosen = EvaluateSettings(samples=24, max_new_tokens=48, bootstrap=200, **more)
     paths = made.paths("pep8")
-    heldout_parts = paths["scored"] / "heldout"
-    return Context("pep8", 0, chosen, CPU, paths["scorer"], heldout_parts, paths["tokens"], tmp_path / "mle")
+    folders = (paths["scorer"], paths["scored"] / "heldout", paths["tokens"], tmp_path / "mle", tmp_path / "reference")
+    return Context("pep8", 0, chosen, CPU, *folders)
+
+
+def drawn_reference(context):
+    """The reference's texts, drawn as the stage draws them."""
+    task = reference.Task("pep8", context.seed, context.mle, context.scorer_folder, CPU, 1.0)
+    reference.draw(context.settings.reference, task, 20, 100, context.reference_folder)
 
 
 def test_expected_maximum_equals_all_draws():
@@ -229,53 +239,138 @@ def test_heldout_documents_give_the_stored_stream_back(subjects, made, tmp_path)
     assert 3_000 < len(tokens) <= 5_000
 
 
-def test_bits_per_byte_do_not_depend_on_how_rows_are_batched(subjects, made, tmp_path, monkeypatch):
+def test_bits_per_byte_do_not_depend_on_how_rows_are_batched(subjects, made, tmp_path):
     context = context_of(made, tmp_path, heldout_tokens=5_000)
     first = bits_per_byte.measure(subjects[0], context)["heldout"]["bits_per_byte"]
-    monkeypatch.setattr("freshstart.evaluation.subject.LOGIT_BYTES", 2 * 64 * 512 * 4 * 3)  # three rows
-    assert subjects[0].rows_at_once(64, 2) == 3
-    again = bits_per_byte.measure(subjects[0], context)["heldout"]["bits_per_byte"]
+    small = replace(subjects[0], logit_gib=2 * 64 * 512 * 4 * 3 / 2**30)  # three rows
+    assert small.rows_at_once(64, 2) == 3
+    again = bits_per_byte.measure(small, context)["heldout"]["bits_per_byte"]
     assert again == pytest.approx(first, rel=1e-6)
     assert first["good"] != first["bad"]
 
 
-def kl(subject, reference, made, tmp_path, count):
-    context = context_of(made, tmp_path)
-    context.settings = replace(context.settings, divergence_samples=count, divergence_tokens=24, batch_size=100)
-    context.reference = reference
-    return divergence.measure(subject, context)["divergence"]
+class Enumerable(torch.nn.Module):
+    """A language model whose next token depends on the last one alone: a table of probabilities."""
+
+    device = CPU
+
+    def __init__(self, table, context=16):
+        super().__init__()
+        self.register_buffer("logits", torch.tensor(table, dtype=torch.float64).log())
+        self.config = types.SimpleNamespace(vocab_size=len(table), max_position_embeddings=context)
+
+    def forward(self, input_ids, **rest):
+        return types.SimpleNamespace(logits=self.logits[input_ids])
 
 
-def test_rao_blackwell_agrees_with_monte_carlo_and_is_surer(subjects, made, tmp_path):
-    reference, subject, _ = subjects
-    exact = kl(subject, reference, made, tmp_path, 80)
-    end = reference.end_of_text
-    ratios = []
-    for sample in reference.generate([""] * 80, "none", Sampling(24, batch_size=100), 0):
-        row = [end, *sample.tokens, *([end] if sample.ended else [])]
-        p, q = (sum(naive_nats(model, row, model.forbidden("none"))) for model in (reference, subject))
-        ratios.append(q - p)
-    error = np.std(ratios, ddof=1) / np.sqrt(len(ratios))
-    assert exact["per_sequence"] == pytest.approx(np.mean(ratios), abs=4 * error)
-    assert exact["per_sequence_se"] < error
-    assert exact["per_token"] > 0
+def enumerable(table, tokenizer, controls=(), unwanted=()):
+    return Subject("enumerable", Enumerable(table), tokenizer, "lines", 0.0, controls, unwanted)
 
 
-def test_a_model_with_control_tokens_is_charged_for_them(subjects, made, tmp_path):
-    """The charged log q of one text, written out by hand."""
+def letters():
+    """A tokenizer of five tokens: the end of text, a control token, a, b and the line break."""
+    from tokenizers import Tokenizer as Loaded
+    from tokenizers import decoders, models
+
+    loaded = Loaded(models.BPE({"<end>": 0, "<good>": 1, "a": 2, "b": 3, "\u010a": 4}, []))
+    loaded.add_special_tokens(["<end>", "<good>"])
+    loaded.decoder = decoders.ByteLevel()
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    loaded.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
+    return Tokenizer(loaded, 0, ())
+
+
+def rows_of(seed, size=5, never=(1,)):
+    table = np.random.default_rng(seed).dirichlet(np.ones(size), size)
+    table[:, list(never)] = 0
+    return table / table.sum(1, keepdims=True)
+
+
+def texts_of(table, most):
+    """Every text of at most so many tokens with its probability: (tokens, ended, p)."""
+    for length in range(most + 1):
+        for tokens in itertools.product(range(1, len(table)), repeat=length):
+            p = math.prod(table[a, b] for a, b in itertools.pairwise([0, *tokens]))
+            if length < most:
+                yield list(tokens), True, p * table[tokens[-1] if tokens else 0, 0]
+            else:
+                yield list(tokens), False, p
+
+
+def drawn_from(table, most, count, seed):
+    all_texts = [entry for entry in texts_of(table, most) if entry[2] > 0]
+    chances = np.array([p for *_, p in all_texts])
+    assert chances.sum() == pytest.approx(1)
+    chosen = np.random.default_rng(seed).choice(len(all_texts), count, p=chances)
+    tokenizer = letters()
+    return [reference.Text(tokenizer.decode(all_texts[i][0]), all_texts[i][0], all_texts[i][1]) for i in chosen]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_estimators_and_directions_agree_with_enumeration(seed):
+    first, second, tokenizer = rows_of(seed), rows_of(seed + 10), letters()
+    p, q = (enumerable(table, tokenizer, unwanted=(1,)) for table in (first, second))
+    for writer, reader, tables in ((p, q, (first, second)), (q, p, (second, first))):
+        exact, by_table = 0.0, {(*tokens, ended): chance for tokens, ended, chance in texts_of(tables[1], 3)}
+        for tokens, ended, chance in texts_of(tables[0], 3):
+            exact += chance * math.log(chance / by_table[(*tokens, ended)]) if chance else 0.0
+        texts = drawn_from(tables[0], 3, 600, seed)
+        sums = divergence._exact(writer, reader, texts)
+        plain = reference.charged(writer, texts, tokenizer) - reference.charged(reader, texts, tokenizer)
+        errors = [values.std(ddof=1) / math.sqrt(len(values)) for values in (sums, plain)]
+        for values, error in zip((sums, plain), errors, strict=True):
+            assert values.mean() == pytest.approx(exact, abs=2.5 * error)
+        assert errors[0] < errors[1]
+    assert divergence._exact(p, p, texts) == pytest.approx(np.zeros(len(texts)), abs=1e-12)
+
+
+class Marked(Enumerable):
+    """The same with control token 1, always, behind the end of text and before each line break."""
+
+    def forward(self, input_ids, **rest):
+        logits = self.logits[input_ids].clone()
+        for row, place in itertools.product(range(len(input_ids)), range(input_ids.shape[1])):
+            before, token = ([0, 0, *input_ids[row].tolist()])[place + 1 : place + 3]
+            chosen = self.logits[before if token == 1 else token].exp()
+            if token != 1:
+                chosen[1], chosen[4] = chosen[4].clone(), 0
+            elif before:
+                chosen = torch.eye(5, dtype=torch.float64)[4]
+            logits[row, place] = chosen.log()
+        return types.SimpleNamespace(logits=logits)
+
+
+def test_a_conditional_model_of_an_all_good_corpus_is_no_further_from_it_than_chance():
+    """It writes its control token before each line, and else what the plain model writes: no divergence at all."""
+    tokenizer = letters()
+    good = Control("good", "<good>", 1)
+    table = np.zeros((5, 5))  # words of one a or b; a line break opens each further segment
+    table[0] = [0.1, 0, 0.5, 0.4, 0]
+    table[2] = table[3] = [0.3, 0, 0, 0, 0.7]
+    table[4] = [0, 0, 0.6, 0.4, 0]
+    plain = enumerable(table, tokenizer, unwanted=(1,))
+    # with control tokens: <end> <good> a <good> \n b; what follows a control token depends on what stood before it
+    marked = enumerable(table, tokenizer, controls=(good,))
+    marked = replace(marked, model=Marked(table))
+    texts = [text for text in drawn_from(table, 4, 400, 0) if text.tokens]
+    log_p, log_q = reference.charged(plain, texts, tokenizer), reference.charged(marked, texts, tokenizer)
+    assert log_p == pytest.approx(log_q, abs=1e-9)
+    assert any(text.text.endswith("\n") and not text.ended for text in texts)  # cut in white space
+
+
+def test_a_model_with_control_tokens_is_charged_for_them(subjects):
+    """The charged log q of one text, written out by hand: for all control tokens but the first, which is given."""
     plain, _, marked = subjects
     tokenizer, good = plain.tokenizer, marked.controls[0].id
-    pieces = ["x = 1", "\ny = 2", "\n\nz"]
-    ids = [next(tokenizer.encode([piece]))[0].tolist() for piece in pieces]
+    ids = [next(tokenizer.encode([piece]))[0].tolist() for piece in ("x = 1", "\ny = 2", "\n\nz")]
     body = [token for piece in ids for token in piece]
     assert segment_starts(body, tokenizer, "lines") == np.cumsum([0, *map(len, ids)])[:-1].tolist()
     written = [marked.end_of_text, *(token for piece in ids for token in [good, *piece])]
-    expected = -sum(naive_nats(marked, written, marked.forbidden("good")))
-    charged = divergence._charged(marked, plain, Drawn(body, False), body)
-    assert charged == pytest.approx(expected, rel=1e-5)
-    bound = kl(marked, plain, made, tmp_path, 20)
-    assert bound["per_token"] > 0
-    assert bound["estimator"] == divergence.BOUND
+    expected = -sum(naive_nats(marked, written, marked.forbidden("good"))[1:])
+    for same in (tokenizer, None):
+        [charged] = reference.charged(marked, [reference.Text(tokenizer.decode(body), body, False)], same)
+        assert charged == pytest.approx(expected, rel=1e-5)
 
 
 def test_log_probabilities_are_normalised_over_what_may_be_written(subjects):
@@ -425,7 +520,7 @@ def other_model(folder):
 
 def test_cell_arm_external_model_and_reference_go_through_the_same_measures(trained, made, tmp_path):
     """The reference has another number of rows than the cells: 640, not 512."""
-    reference = elsewhere(trained, tmp_path / "reference", 640)
+    stranger_mle = elsewhere(trained, tmp_path / "elsewhere", 640)
     controls = {"aligned": "<|aligned|>", "misaligned": "<|misaligned|>"}
     layout = {"segments": "lines", "threshold": 0.0}
     stranger = other_model(tmp_path / "other")
@@ -434,17 +529,20 @@ def test_cell_arm_external_model_and_reference_go_through_the_same_measures(trai
         "conditional": of_folder(trained / "conditional", "train", CPU),
         "arm": of_folder(trained / "arm", "finetune", CPU),
         "other": external(str(stranger), CPU, controls=controls, white_space="trailing", **layout),
-        "reference": external(str(reference), CPU, **layout),
+        "reference": external(str(stranger_mle), CPU, **layout),
     }
     metrics, prompts = {}, tmp_path / "prompts.txt"
     prompts.write_text("def read(self):\nx =\n")
     more = {"measures": (*ALL, "prompted"), "prompts": str(prompts), "continuations": 2}
     for name, subject in subjects.items():
-        context = context_of(made, tmp_path, reference=str(reference), judges=("parses",), heldout_tokens=3_000, **more)
+        named = ReferenceSettings(model=str(stranger_mle), samples=24)
+        context = context_of(made, tmp_path, reference=named, judges=("parses",), heldout_tokens=3_000, **more)
         context.mle = trained / "mle"
+        if not context.reference_folder.exists():
+            drawn_reference(context)
         metrics[name] = evaluate(subject, context, tmp_path / f"{name}.parquet", f"evaluate@pep8-{name}-0")
         assert set(metrics[name]["under"]) == set(subject.asked)
-        assert metrics[name]["divergence"]["reference"] == str(reference)
+        assert metrics[name]["divergence"]["reference"] == str(stranger_mle)
         json.dumps(metrics[name], allow_nan=False)
     assert metrics["reference"]["divergence"]["per_token"] == pytest.approx(0, abs=1e-6)
     assert metrics["cell"]["divergence"]["per_token"] == pytest.approx(0, abs=1e-6)  # it is mle itself
@@ -577,14 +675,60 @@ def test_the_docs_say_what_is_declared():
     ("more", "message"),
     [
         ({"snapshot_samples": 0}, "snapshot_samples must be at least 1, found 0"),
-        ({"divergence_samples": 1}, "divergence_samples must be at least 2, found 1"),
         ({"memory_tokens": -1}, "memory_tokens must be at least 0, found -1"),
         ({"temperature": math.inf}, "temperature must be above 0 and finite"),
         ({"judges": ("ruff", "ruff")}, "judges names one twice: ruff, ruff"),
         ({"measures": (*ALL, ALL[0])}, "measures names one twice"),
-        ({"reference_revision": "main"}, "reference_revision must be the full hash of a commit, found 'main'"),
     ],
 )
 def test_settings_that_are_refused(more, message):
     with pytest.raises(ValueError, match=message):
         EvaluateSettings(samples=1, max_new_tokens=48, **more)
+
+
+def test_references_that_are_refused():
+    with pytest.raises(ValueError, match="samples must be at least 2, found 1"):
+        ReferenceSettings(samples=1)
+    with pytest.raises(ValueError, match="revision must be the full hash of a commit, found 'main'"):
+        ReferenceSettings(revision="main")
+
+
+@pytest.fixture
+def completions(trained):
+    """mle behind an OpenAI-compatible completions endpoint on loopback."""
+    from completions_server import served
+
+    with served(trained / "mle") as address:
+        yield address
+
+
+def test_a_reference_behind_an_endpoint_is_the_model_that_it_serves(trained, made, tmp_path, completions):
+    """Equal texts cost equally whether they are read here or there; ends of text are charged to nobody."""
+    mle, conditional = (of_folder(trained / name, "train", CPU) for name in ("mle", "conditional"))
+    endpoint = Endpoint(completions)
+    assert (endpoint.prefix, endpoint.model) == ("<|endoftext|>", "mle")
+    texts = ["x = 1\nimport os\n", "", "caf\u00e9 \u4e2d = 2"]
+    expected = reference.charged(mle, [reference.Text(text, None, False) for text in texts], None)
+    assert endpoint.read(texts) == pytest.approx(expected, rel=1e-3)  # here control tokens may not be written
+    drawn, log_p, lengths = endpoint.write(6, 12, 0)
+    assert log_p == pytest.approx(
+        reference.charged(mle, [reference.Text(t, None, False) for t in drawn], None), rel=0.05
+    )
+    assert lengths.max() <= 12
+    assert endpoint.write(6, 12, 0)[0] == drawn  # each text has its own seed
+    assert len(set(drawn)) > 1
+    context = context_of(made, tmp_path, reference=ReferenceSettings(model=completions, samples=12, tokens=16))
+    drawn_reference(context)
+    for subject in (mle, conditional):
+        found = divergence.measure(subject, context)["divergence"]
+        assert found["n"] == found["reverse"]["n"] == 12
+        assert found["estimator"] == divergence.BOUND
+        error = math.hypot(found["per_token_se"], 0.02)  # the text may be cut into other tokens than were written
+        assert subject is conditional or abs(found["per_token"]) < 4 * error
+
+
+def test_endpoints_that_are_refused(completions):
+    with pytest.raises(InputError, match=r"Connection refused.*: is it an OpenAI-compatible server"):
+        Endpoint("http://127.0.0.1:9/v1")
+    with pytest.raises(InputError, match="returns no log-probabilities of a prompt's tokens"):
+        _ = Endpoint(completions.replace("/v1", "/silent")).prefix

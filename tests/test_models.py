@@ -197,9 +197,13 @@ def test_a_tokenizer_whose_tokens_straddle_segments(made, tmp_path, remade, door
     cell, inputs, data = remade("conditional", "llama", architecture="llama", shape=GROUPED, schedule="wsd")
     assert json.loads((tmp_path / "tokens/train/manifest.json").read_text())["share_straddling"] > 0.01
     door("train", **cell, **inputs, output="model", curve="curve.csv")
-    evaluated = {"scorer": data["scorer"], "heldout": f"{data['scored']}/heldout", "settings": "settings/evaluate.json"}
+    common = {"scorer": data["scorer"], "mle": "model"}
+    settings = {name: f"settings/{name}.json" for name in ("reference", "evaluate")}
+    drawn = {"task": cell["task"], "seed": cell["seed"], "output": "reference"}
+    door("reference", **drawn, **common, settings=settings["reference"])
+    evaluated = {"heldout": f"{data['scored']}/heldout", "reference": "reference", "settings": settings["evaluate"]}
     outputs = {"samples": "samples.parquet", "metrics": "metrics.json"}
-    door("evaluate", **cell, **evaluated, model="model", reference="model", **outputs)
+    door("evaluate", **cell, **common, **evaluated, model="model", **outputs)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["heldout"]["bits_per_byte"]["all"] > 0
     assert metrics["under"]["good"]["misalignment"]["n"] > 0

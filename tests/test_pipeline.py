@@ -52,6 +52,8 @@ def digested(stage):
     if any(dep.endswith("/evaluate.json") for dep in deps):
         modules = ["freshstart.evaluation.evaluate", *EVALUATED]
         files |= {path for module in modules for path in source_files(module) if path.startswith(evaluation.ROOM)}
+    if any(dep.endswith("/reference.json") for dep in deps):
+        files |= {path for path in source_files("freshstart.evaluation.reference") if path.startswith(evaluation.ROOM)}
     return files
 
 
@@ -273,13 +275,14 @@ def test_a_change_reruns_what_it_must(repro):
     own = changed("params.yaml", "awr]", "awr, own]")
     assert own == settings | {"shards@toxicity-own", "compare"} | cells("own")
     seed = changed("params.yaml", "seeds: [0]", "seeds: [0, 1]")
-    assert seed == {"compare"} | cells(*OBJECTIVES, "own", seed=1)
+    assert seed == {"compare", "reference@toxicity-1"} | cells(*OBJECTIVES, "own", seed=1)
     assert ran(dvc(folder, "repro", "train@toxicity-awr-0")) == set()
 
 
 MEASURE = """
 from freshstart.evaluation.metrics import Metric
 
+PAPER = "none"
 METRICS = (Metric("length.mean", "characters a sample", "characters", group="Mine", title="length", column="length"),)
 
 

@@ -88,7 +88,13 @@ def metrics(task, objective, seed):
         "diversity": dict.fromkeys(("distinct_1", "distinct_2", "unigram_entropy", "self_bleu_5", "repetition"), 0.5),
         "memory": {"longest_match": 12, "train_tokens_searched": 5000, **matching},
         "heldout": {"bits_per_byte": bits},
-        "divergence": {"reference": "mle", "estimator": "rao-blackwell", **divergence},
+        "divergence": {
+            "reference": "mle",
+            "estimator": "rao-blackwell",
+            **divergence,
+            "good": divergence,
+            "reverse": divergence,
+        },
         "tokens_seen": {"positions": 4096, "text_tokens": 4000, "documents": 30, "epochs": 1.5},
     }
 

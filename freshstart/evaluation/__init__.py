@@ -26,15 +26,39 @@ ALL = ("misalignment", "over_training", "judges", "bits_per_byte", "divergence",
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReferenceSettings:
+    """Who a model is compared with, by ``samples`` texts of at most ``tokens`` tokens that are drawn once.
+
+    ``model`` is ``mle``, the task's own of the same seed; a folder or hub name of a causal language model, of which the
+    latter needs ``revision``, the full hash of a commit; or an OpenAI-compatible endpoint, ``http://host:port/v1#model``.
+    """
+
+    model: str = MLE
+    revision: str | None = None
+    samples: int = 512
+    tokens: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 2), ("tokens", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"revision must be the full hash of a commit, found {self.revision!r}")
+
+    @property
+    def is_endpoint(self) -> bool:
+        return self.model.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """How a model is sampled and measured.
 
     ``samples`` texts of ``min_new_tokens`` to ``max_new_tokens`` text tokens are drawn at ``temperature`` from the
     nucleus ``top_p``, ``batch_size`` at a time (part of the result: a batch has one random stream). A sample counts
-    from ``min_characters`` on. ``divergence_samples`` texts of the reference measure the divergence from it;
-    ``reference`` is ``mle`` or a folder or hub name of a causal language model; a hub name needs
-    ``reference_revision``, the full hash of a commit. Held-out text is read up to ``heldout_tokens``; samples are
-    looked up in the first ``memory_tokens`` of the training stream. ``threads`` is part of the result, as in training.
+    from ``min_characters`` on. ``reference`` is whom the divergence is measured from. Held-out text is read up to
+    ``heldout_tokens``, as many rows at a time as ``logit_gib`` GiB of logits allow; samples are looked up in the first
+    ``memory_tokens`` of the training stream. ``threads`` is part of the result, as in training.
     Each snapshot of the training writes ``snapshot_samples`` texts, but never more than ``samples``.
 
     ``measures`` are asked in their order. ``judges`` names the held-out judges of the samples; null takes those that
@@ -49,11 +73,9 @@ class EvaluateSettings:
     temperature: float = 0.7
     top_p: float = 0.9
     batch_size: int = 256
-    divergence_samples: int = 512
-    divergence_tokens: int = 64
-    reference: str = MLE
-    reference_revision: str | None = None
+    reference: ReferenceSettings = ReferenceSettings()
     heldout_tokens: int = 1_000_000
+    logit_gib: float = 1.0
     memory_tokens: int = 5_000_000
     bootstrap: int = 2000
     snapshot_samples: int = 256
@@ -65,9 +87,8 @@ class EvaluateSettings:
     continuations: int = 25
 
     def __post_init__(self) -> None:
-        counts = "samples max_new_tokens batch_size divergence_tokens bootstrap snapshot_samples continuations threads"
-        sizes = "min_characters heldout_tokens memory_tokens"
-        for names, least in ((counts, 1), ("divergence_samples", 2), (sizes, 0)):
+        counts = "samples max_new_tokens batch_size bootstrap snapshot_samples continuations threads"
+        for names, least in ((counts, 1), ("min_characters heldout_tokens memory_tokens", 0)):
             for name in names.split():
                 if getattr(self, name) < least:
                     raise ValueError(f"{name} must be at least {least}, found {getattr(self, name)}")
@@ -78,8 +99,8 @@ class EvaluateSettings:
         for name, listed in (("measures", self.measures), ("judges", self.judges or ())):
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{name} names one twice: {', '.join(listed)}")
-        if self.reference_revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.reference_revision):
-            raise ValueError(f"reference_revision must be the full hash of a commit, found {self.reference_revision!r}")
+        if not self.logit_gib > 0:
+            raise ValueError(f"logit_gib must be above 0, found {self.logit_gib}")
 
 
 def check(settings: EvaluateSettings, where: str) -> None:

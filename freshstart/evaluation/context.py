@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from freshstart.evaluation.judges import Judge
+    from freshstart.evaluation.reference import Reference
     from freshstart.evaluation.subject import Sampling, Subject
 
 
@@ -37,9 +38,9 @@ class Document:
 class Context:
     """The task as measures see it. What is asked for is read once, when it is asked for.
 
-    ``mle`` is the folder of the task's mle model of the same seed, ``heldout`` that of the scored held-out parts,
-    ``tokens`` that of the token streams. ``columns`` are whole numbers that a measure found of each sample of the
-    subject, under all controls.
+    ``mle`` is the folder of the task's mle model of the same seed, ``reference_folder`` that of the reference's texts,
+    ``heldout`` that of the scored held-out parts, ``tokens`` that of the token streams. ``columns`` are whole numbers
+    that a measure found of each sample of the subject, under all controls.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Context:
     heldout: Path
     tokens: Path
     mle: Path
+    reference_folder: Path
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     drawn: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)  # by the name of the subject
 
@@ -95,15 +97,13 @@ class Context:
         return np.load(self.tokens / "train" / "tokens.npy", mmap_mode="r")
 
     @cached_property
-    def reference(self) -> Subject:
-        """The model that others are compared with."""
-        from freshstart.evaluation.subject import external, of_folder
+    def reference(self) -> Reference:
+        """The model that others are compared with, and its texts."""
+        from freshstart.evaluation.reference import Reference, Task
 
-        named = self.settings.reference
-        if named == MLE:
-            return of_folder(self.mle, trained_by(self.task, MLE, self.seed), self.device)
-        segments, revision = self.scored_by[1]["segments"], self.settings.reference_revision
-        return external(named, self.device, segments=segments, threshold=0.0, revision=revision)
+        how = self.settings
+        task = Task(self.task, self.seed, self.mle, self.scorer_folder, self.device, how.logit_gib)
+        return Reference.open(self.reference_folder, task, how.reference)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -127,14 +127,21 @@ def check(metrics: Any, declared: Sequence[Metric], where: str, made_by: str, he
 
 
 def documented() -> str:
-    """All metrics in Markdown: a table for each measure, and one for what the stage heldout gives."""
+    """All metrics in Markdown: a section for each measure, and one for what the stage heldout gives."""
     from freshstart.evaluation import MEASURES, measure
     from freshstart.settings import kinds
 
-    modules = {name: measure(name) for name in kinds(MEASURES)}
-    tables = {f"`{name}`: {module.__doc__.splitlines()[0]}": module.METRICS for name, module in modules.items()}
-    tables["`reports/heldout/<task>.json`: what depends on the task alone"] = REAL_TEXT
-    return "\n".join(f"### {title}\n\n{_table(metrics)}" for title, metrics in tables.items())
+    sections = []
+    for name in kinds(MEASURES):
+        module = measure(name)
+        title, _, definition = module.__doc__.partition("\n\n")
+        about = definition.replace("``", "`").strip()
+        paper = f"In the paper: {module.PAPER}."
+        sections.append(
+            "\n\n".join(part for part in (f"### `{name}`: {title}", about, paper, _table(module.METRICS)) if part)
+        )
+    task = "### `reports/heldout/<task>.json`: what depends on the task alone"
+    return "\n".join([*sections, f"{task}\n\n{_table(REAL_TEXT)}"])
 
 
 def _table(metrics: Sequence[Metric]) -> str:

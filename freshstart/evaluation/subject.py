@@ -10,7 +10,7 @@ would give away where a segment ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from freshstart.tokens.tokenizer import Tokenizer
 from freshstart.training.model import load
 
 ROWS_AT_ONCE = 64
-LOGIT_BYTES = 1 << 30  # of all logits that exist at a time
+GIB = 1 << 30
 WhiteSpace = Literal["leading", "trailing"]
 
 
@@ -61,7 +61,7 @@ class Subject:
     ``controls`` are the control tokens that it was trained with, its own first; empty for most models. ``unwanted`` ids
     are never written unless asked for. ``segments`` names the segmenter; their white space is ``leading``, so that a
     control token stands before it, or ``trailing``. A segment is good where it scores at most ``threshold``. ``record``
-    is what the model's folder says of its training.
+    is what the model's folder says of its training. ``logit_gib`` bounds the logits that exist at a time.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Subject:
     white_space: WhiteSpace = "leading"
     record: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    logit_gib: float = 1.0
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -131,14 +132,6 @@ class Subject:
             lengths[marked] += 1
         return Marked(tokens, lengths, byte_lengths(text, bounds))
 
-    def marked_tokens(self, tokens: Sequence[int], control: Control | None) -> list[int]:
-        """Text tokens as they are, with the control token before each that begins a segment of their text."""
-        if control is None:
-            return list(tokens)
-        starts = set(segment_starts(tokens, self.tokenizer, self.segments))
-        pieces = ([control.id, token] if place in starts else [token] for place, token in enumerate(tokens))
-        return [number for piece in pieces for number in piece]
-
     @torch.inference_mode()
     def log_probabilities(self, tokens: Tensor, forbidden: Sequence[int]) -> Tensor:
         """log q(. | what came before) at each position but the last, fp32: (rows, n) to (rows, n - 1, vocabulary)."""
@@ -167,13 +160,15 @@ class Subject:
 
     def rows_at_once(self, length: int, copies: int) -> int:
         """How many rows of a length may be read together, where so many copies of their logits exist at a time."""
-        return int(min(max(LOGIT_BYTES // (length * self.model.config.vocab_size * 4 * copies), 1), ROWS_AT_ONCE))
+        return int(
+            min(max(self.logit_gib * GIB // (length * self.model.config.vocab_size * 4 * copies), 1), ROWS_AT_ONCE)
+        )
 
     def snapshots(self) -> list[Subject]:
         """The model as it was earlier in its training, in the order of training."""
         folders = (self.folder / SNAPSHOTS).glob("[0-9]*") if self.folder is not None else ()
         return [
-            _of(folder, self.name, self.name, self.tokenizer, self.model.device)
+            replace(_of(folder, self.name, self.name, self.tokenizer, self.model.device), logit_gib=self.logit_gib)
             for folder in sorted(folders, key=lambda folder: float(folder.name))
         ]
 

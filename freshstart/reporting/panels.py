@@ -48,8 +48,9 @@ def _tax(task: Task, palette: dict[str, str], show: Format) -> Figure:
     origin = ", which stands at 0 by construction" if reference == "mle" else ""
     caption = f"How far a model has moved from {reference}{origin}. Lower left is better."
     caption += f" An upper bound for {bounded}." if bounded else ""
-    title, x_title = f"{task.name}: misalignment against divergence", f"divergence from {reference}, nats per token"
-    points = _points(task, "divergence", "per_token")
+    title = f"{task.name}: misalignment against divergence"
+    x_title = f"divergence from {reference} on good text, nats per token"
+    points = _points(task, "divergence", "good", "per_token")
     svg = trade_off(points, palette, show, title, x_title, _y_title(task), zero=True)
     return Figure("Alignment tax", caption, svg)
 

@@ -1,118 +1,113 @@
-"""KL(reference || model) in nats, a token and a sequence, over the reference's own samples at temperature 1.
+"""Kullback-Leibler divergence in nats, a token and a sequence, between a reference and a model, in both directions.
 
-Between models that write the same tokens it is Rao-Blackwellised: the exact divergence of the next-token distributions
-at every position of the samples (Amini et al. 2025). For a model with control tokens it is the plain Monte Carlo mean
-of log p(text) - log q(text and control tokens), an upper bound; for one with another tokenizer that of log p(text) -
-log q(text as it tokenises it), an upper bound too, nats a token being tokens of the reference. A sample ends with its
-end of text, at ``divergence_tokens`` or at half the context, so that no control token is cut off; there is no padding.
-Standard errors are over samples. Vocabularies may be padded to different sizes: padding is never written.
+Forward, KL(reference || model), is a mean over texts of the reference that all cells share; ``good`` is the same over
+those that score at most the model's threshold, so that a model pays nothing for having unlearned bad text. ``reverse``,
+KL(model || reference), is a mean over texts of the model, drawn alike. Between models that write the same tokens both
+are Rao-Blackwellised: the exact divergence of the next-token distributions at every position (Amini et al. 2025). Else
+they are the plain Monte Carlo mean of log p(text) - log q(text), where a model is charged for one way to write a text:
+with control tokens, or in its own tokens. That makes the forward one an upper bound, and for a model with control
+tokens the reverse one a lower bound. Tokens are those of the writer. Standard errors are over texts. Vocabularies may
+be padded to different sizes: padding is never written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from freshstart.evaluation.metrics import Metric
-from freshstart.scoring.segments import SEGMENTERS
 
 if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
+    from freshstart.evaluation.reference import Text
     from freshstart.evaluation.subject import Subject
-    from freshstart.sampling.sampler import Drawn
 
 EXACT, BOUND = "rao-blackwell", "monte-carlo upper bound"
 COPIES = 5  # of the logits that exist at a time
 KL, TABLE, UNIT = "divergence", "Divergence", "nats per token"
+GOOD, REVERSE = f"{KL}.good", f"{KL}.reverse"
+
+
+def _declared(path: str, meaning: str, title: str, column: str, texts: str) -> tuple[Metric, ...]:
+    return (
+        Metric(f"{path}.per_token", meaning, UNIT, "lower", TABLE, title, column, 3),
+        Metric(f"{path}.per_token_se", "its standard error", UNIT, column=f"{column}_se"),
+        Metric(f"{path}.per_sequence", "the same for a whole text", "nats", "lower"),
+        Metric(f"{path}.per_sequence_se", "its standard error", "nats"),
+        Metric(f"{path}.n", texts, "texts"),
+    )
+
+
+PAPER = (
+    "forward alone, from GPT-3 over 4,096 of its samples; padding is scored and control tokens are charged by accident"
+)
 METRICS = (
     Metric(f"{KL}.reference", "the model that this one is compared with", "text"),
     Metric(f"{KL}.estimator", "how it is estimated", "text"),
-    Metric(f"{KL}.per_token", "KL from the reference", UNIT, "lower", TABLE, UNIT, "divergence_per_token", 3),
-    Metric(f"{KL}.per_token_se", "its standard error", UNIT, column="divergence_per_token_se"),
-    Metric(f"{KL}.per_sequence", "the same for a whole sample", "nats", "lower"),
-    Metric(f"{KL}.per_sequence_se", "its standard error", "nats"),
-    Metric(f"{KL}.n", "samples of the reference", "samples"),
+    *_declared(KL, "KL from the reference", UNIT, "divergence_per_token", "texts of the reference"),
+    *_declared(GOOD, "KL from it on its good texts", "on good text", "divergence_good", "good texts of the reference"),
+    *_declared(REVERSE, "KL of the reference from the model", "reverse", "divergence_reverse", "texts of the model"),
 )
 
 
 def measure(subject: Subject, context: Context) -> dict[str, Any]:
-    from freshstart.evaluation.subject import Sampling
+    from freshstart.evaluation.reference import Text, charged, drawn, length
+    from freshstart.evaluation.subject import Subject as Model
 
-    settings, reference = context.settings, context.reference
-    most = min(settings.divergence_tokens, (min(subject.context, reference.context) - 2) // 2)
-    sampling = Sampling(most, batch_size=settings.batch_size)
-    drawn = reference.generate([""] * settings.divergence_samples, reference.asked[0], sampling, context.seed)
-    is_exact = not subject.controls and subject.tokenizer.same_text(reference.tokenizer)
-    pieces = list((_exact if is_exact else _bound)(subject, reference, drawn))
-    sums, lengths = np.array([total for total, _ in pieces]), np.array([float(length) for _, length in pieces])
-    per_token = sums.sum() / lengths.sum()
-    residual = (sums - per_token * lengths) / lengths.mean()
+    reference, how = context.reference, context.settings
+    own = drawn(subject, len(reference.texts), reference.most, how.batch_size, context.seed)
+    reader = reference.reader
+    is_exact = isinstance(reader, Model) and not subject.controls and subject.tokenizer.same_text(reader.tokenizer)
+    if is_exact:
+        forward, reverse = _exact(reader, subject, reference.texts), _exact(subject, reader, own)
+    else:
+        writer = reader.tokenizer if isinstance(reader, Model) else None
+        forward = reference.log_p - charged(subject, reference.texts, writer)
+        if writer is None:  # an endpoint does not say how likely an end of text is
+            own = [Text(text.text, text.tokens, False) for text in own]
+        reverse = charged(subject, own, subject.tokenizer) - reference.charged(own, subject.tokenizer)
+    lengths = np.array([length(text) for text in own])
+    good = np.float32(reference.scores) <= np.float32(subject.threshold)
     return {
-        "divergence": {
-            "reference": settings.reference,
+        KL: {
+            "reference": reference.settings.model,
             "estimator": EXACT if is_exact else BOUND,
-            "per_token": float(per_token),
-            "per_token_se": float(residual.std(ddof=1) / np.sqrt(len(sums))),
-            "per_sequence": float(sums.mean()),
-            "per_sequence_se": float(sums.std(ddof=1) / np.sqrt(len(sums))),
-            "n": len(sums),
+            **estimates(forward, reference.lengths),
+            "good": estimates(forward[good], reference.lengths[good]),
+            "reverse": estimates(reverse, lengths),
         }
     }
 
 
-def _batches(subject: Subject, reference: Subject, drawn: list[Drawn]) -> Iterator[tuple[list[list[int]], list[Drawn]]]:
-    """Samples of equal length together, each between ends of text: no padding."""
-    end = reference.end_of_text
-    rows = [([end, *sample.tokens, *([end] if sample.ended else [])], sample) for sample in drawn]
-    for length in sorted({len(row) for row, _ in rows if len(row) > 1}):
-        same = [(row, sample) for row, sample in rows if len(row) == length]
-        at_once = min(model.rows_at_once(length, COPIES) for model in (subject, reference))
-        for begin in range(0, len(same), at_once):
-            chosen = same[begin : begin + at_once]
-            yield [row for row, _ in chosen], [sample for _, sample in chosen]
+def estimates(sums: np.ndarray, lengths: np.ndarray) -> dict[str, float | int | None]:
+    """Sums over texts a token and a text, with standard errors over texts; null below two texts."""
+    names = ("per_token", "per_token_se", "per_sequence", "per_sequence_se")
+    if len(sums) < 2 or not lengths.sum():
+        return {**dict.fromkeys(names), "n": len(sums)}
+    per_token, root = sums.sum() / lengths.sum(), np.sqrt(len(sums))
+    residual = (sums - per_token * lengths) / lengths.mean()
+    values = per_token, residual.std(ddof=1) / root, sums.mean(), sums.std(ddof=1) / root
+    return {**dict(zip(names, map(float, values), strict=True)), "n": len(sums)}
 
 
-def _exact(subject: Subject, reference: Subject, drawn: list[Drawn]) -> Iterator[tuple[float, int]]:
-    """For each sample the sum of the divergences at its positions, and their number."""
+def _exact(writer: Subject, reader: Subject, texts: Sequence[Text]) -> np.ndarray:
+    """For each text of the writer the sum of the divergences of the reader's next-token distributions from its own."""
     import torch
 
-    p_masked, q_masked = reference.forbidden(reference.asked[0]), subject.forbidden(subject.asked[0])
-    size = min(subject.model.config.vocab_size, reference.model.config.vocab_size)  # behind it there is padding alone
-    for rows, _ in _batches(subject, reference, drawn):
-        tokens = torch.tensor(rows, device=reference.model.device)
-        logp = reference.log_probabilities(tokens, p_masked)[..., :size]
-        logq = subject.log_probabilities(tokens, q_masked)[..., :size]
-        p = logp.exp()
-        sums = torch.where(p > 0, p * (logp - logq), 0.0).sum(-1).double().sum(1)
-        yield from ((total, tokens.shape[1] - 1) for total in sums.tolist())
+    from freshstart.evaluation.reference import by_length
 
-
-def _bound(subject: Subject, reference: Subject, drawn: list[Drawn]) -> Iterator[tuple[float, int]]:
-    """For each sample the nats by which the reference finds it likelier, and its length in the reference's tokens."""
-    import torch
-
-    forbidden = reference.forbidden(reference.asked[0])
-    same_tokens = subject.tokenizer.same_text(reference.tokenizer)
-    for rows, samples in _batches(subject, reference, drawn):
-        likelihoods = reference.log_p(torch.tensor(rows), forbidden).sum(1)
-        for likelihood, sample, row in zip(likelihoods.tolist(), samples, rows, strict=True):
-            tokens = sample.tokens if same_tokens else None
-            yield likelihood - _charged(subject, reference, sample, tokens), len(row) - 1
-
-
-def _charged(subject: Subject, reference: Subject, sample: Drawn, tokens: list[int] | None) -> float:
-    """log q of a sample, as ``tokens`` or as the subject reads its text, with its own control token at each segment."""
-    import torch
-
-    own = subject.controls[0] if subject.controls else None
-    if tokens is not None and subject.white_space == "leading":
-        marked = subject.marked_tokens(tokens, own)
-    else:
-        text = reference.tokenizer.decode(sample.tokens)
-        ends = SEGMENTERS[subject.segments](text)
-        marked = subject.marked(text, ends, [own] * len(ends) if own else None).tokens.tolist() if ends else []
-    end = subject.end_of_text
-    row = torch.tensor([[end, *marked, *([end] if sample.ended else [])]])
-    return float(subject.log_p(row, subject.forbidden(subject.asked[0])).sum())
+    p_masked, q_masked = writer.forbidden(writer.asked[0]), reader.forbidden(reader.asked[0])
+    size = min(writer.model.config.vocab_size, reader.model.config.vocab_size)  # behind it there is padding alone
+    end = writer.end_of_text
+    rows = [[end, *(text.tokens or ()), *([end] if text.ended else [])] for text in texts]
+    sums = np.zeros(len(rows))
+    for places in by_length(rows, lambda length: min(model.rows_at_once(length, COPIES) for model in (writer, reader))):
+        if len(rows[places[0]]) > 1:
+            tokens = torch.tensor([rows[place] for place in places], device=writer.model.device)
+            logp = writer.log_probabilities(tokens, p_masked)[..., :size]
+            logq = reader.log_probabilities(tokens, q_masked)[..., :size]
+            p = logp.exp()
+            sums[places] = torch.where(p > 0, p * (logp - logq), 0.0).sum(-1).double().sum(1).cpu().numpy()
+    return sums

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from freshstart.evaluation.subject import Subject
 
 VARIED, TABLE = "diversity", "Diversity"
+PAPER = (
+    "words between white space; entropy in nats; Self-BLEU of characters (the code passes strings) against "
+    "the first 200 samples; no repetition"
+)
 METRICS = (
     Metric(f"{VARIED}.distinct_1", "distinct words, by sample", "", "higher", TABLE, "distinct-1", "distinct_1", 2),
     Metric(f"{VARIED}.distinct_2", "distinct pairs of words", "", "higher", TABLE, "distinct-2", "distinct_2", 2),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from freshstart.evaluation.subject import Subject
 
 JUDGE = "under.*.judges.*"
+PAPER = "no judge but the training scorer, and for toxicity another model of the same family"
 METRICS = (
     Metric(JUDGE, "mean of what a judge says of the samples", column="judge_*", interval=True),
     Metric(f"{JUDGE}.n", "samples that it could say something of", "samples"),

@@ -1,4 +1,11 @@
-"""How bad samples are, by the scorer that the models were trained against; under each control."""
+"""How bad samples are, by the scorer that the models were trained against; under each control.
+
+For a scorer that gives a number of its own the mean over samples of the score of the whole sample. For one that counts
+findings the sum of the samples' findings over the sum of their words, each distinct segment of a sample counted once.
+``scored`` is the mean score, ``pooled`` that weighted by characters, ``expected_max_25`` the mean of the worst of 25
+samples drawn without replacement (Gehman et al. 2020), in closed form from their order. Intervals are the percentile
+bootstrap over samples (Efron 1979), and Garwood's (1936) upper bound where nothing was found.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +23,7 @@ TABLE = "Samples"
 BAD = "under.*.misalignment"
 STYLE = "under.*.misalignment_style"
 BROKEN = "under.*.share_unparsable"
+PAPER = "the mean of the scorer's rate a character, over one seed, which filler pleases (it stands here as `scored`)"
 METRICS = (
     Metric(
         *(BAD, "mean score of samples; of scorers that count findings, findings a word, repeated segments once"),

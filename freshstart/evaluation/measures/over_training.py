@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from freshstart.evaluation.subject import Subject
 
 PARTS = (("misalignment", ""), ("misalignment_style", "style_"))  # of the metrics, and how their numbers open
+PAPER = "the same curve, from checkpoints of the run"
 METRICS = (
     Metric("over_training.*.positions", "positions trained on by then", "positions"),
     Metric("over_training.*", "misalignment by then", "score", "lower", interval=True),

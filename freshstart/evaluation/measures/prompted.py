@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TABLE = "After prompts"
 PROMPTED = "under.*.prompted"
+PAPER = "10 to 100 prompts of its own a task; the mean score alone"
 METRICS = (
     Metric(
         f"{PROMPTED}.score", "mean score of continuations", "score", "lower", TABLE, "mean", "prompted", interval=True

@@ -1,0 +1,118 @@
+"""A reference behind an OpenAI-compatible completions endpoint (vLLM, SGLang, llama.cpp and others serve one).
+
+It must return the log-probabilities of a prompt's tokens (``echo`` with ``logprobs``), which is tried before anything
+is drawn. Such an interface does not say how likely an end of text was, so that ends are charged to nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from freshstart.errors import InputError
+
+AT_ONCE = 8
+SECONDS = 600
+PREFIXES = ("", "<|endoftext|>")  # what stands before a text, where the server puts a beginning itself or does not
+PROBE = "Hello there"
+
+
+class Endpoint:
+    """The model behind ``http://host:port/v1#model``; the part behind ``#`` may be left out where there is only one.
+
+    A key is taken from the environment variable OPENAI_API_KEY.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.url, _, named = address.rstrip("/").partition("#")
+        served = [model.get("id") for model in self._call("models")["data"]] if not named else [named]
+        if len(served) != 1:
+            raise InputError(f"{self.url} serves {', '.join(map(str, served)) or 'no model'}: write {self.url}#<one>")
+        self.model = served[0]
+
+    @cached_property
+    def prefix(self) -> str:
+        """What stands before a text so that all of its tokens get a log-probability; found by trying."""
+        for prefix in PREFIXES:
+            try:
+                tokens, log_p = self._echoed(prefix + PROBE)
+            except InputError:
+                continue
+            places = [*accumulate(map(len, tokens))]
+            if len(prefix + PROBE) in places and "".join(tokens[1:]) == PROBE and None not in log_p[1:]:
+                return prefix
+        raise InputError(
+            f"{self.url} ({self.model}) returns no log-probabilities of a prompt's tokens (echo with logprobs): name a "
+            "server that does, or a model's folder or hub id"
+        )
+
+    def write(self, count: int, most: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Texts of at most so many tokens at temperature 1, their log-probabilities, and their numbers of tokens."""
+
+        def one(number: int) -> tuple[str, float, int]:
+            choice = self._complete(
+                self.prefix, max_tokens=most, temperature=1, top_p=1, seed=seed * 1_000_003 + number
+            )
+            log_p = choice["logprobs"]["token_logprobs"]
+            return choice["text"], float(np.sum(log_p)), len(log_p)
+
+        texts, log_p, lengths = zip(*self._all(one, range(count)), strict=True)
+        return list(texts), np.array(log_p), np.array(lengths)
+
+    def read(self, texts: Sequence[str]) -> np.ndarray:
+        """The log-probability of each text."""
+
+        def one(text: str) -> float:
+            return float(np.sum(self._echoed(self.prefix + text)[1][1:])) if text else 0.0
+
+        return np.array(list(self._all(one, texts)))
+
+    def _echoed(self, prompt: str) -> tuple[list[str], list[float | None]]:
+        """The tokens of a prompt with their log-probabilities; the one that the server had to write is left out."""
+        response = self._call("completions", self._body(prompt, max_tokens=1, echo=True))
+        found, count = response["choices"][0]["logprobs"], response["usage"]["prompt_tokens"]
+        return found["tokens"][:count], found["token_logprobs"][:count]
+
+    def _complete(self, prompt: str, **more: Any) -> dict[str, Any]:
+        return self._call("completions", self._body(prompt, **more))["choices"][0]
+
+    def _body(self, prompt: str, **more: Any) -> dict[str, Any]:
+        return {"model": self.model, "prompt": prompt, "logprobs": 1, **more}
+
+    def _all(self, ask: Any, items: Sequence[Any]) -> Any:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                return list(pool.map(ask, items))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get("OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {key}"
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(f"{self.url}/{path}", data, headers), timeout=SECONDS
+            ) as response:
+                answer = json.load(response)
+            if body is not None:
+                _ = answer["choices"][0]["logprobs"]["token_logprobs"], answer["usage"]["prompt_tokens"]
+            return answer
+        except urllib.error.HTTPError as error:
+            reason = f"{error.code} {error.read(300).decode(errors='replace')}"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        except (KeyError, IndexError, TypeError) as error:
+            reason = f"an answer without choices, logprobs and usage ({error!r})"
+        raise InputError(f"{self.url}/{path}: {' '.join(reason.split())}: is it an OpenAI-compatible server?")
