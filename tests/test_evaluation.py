@@ -710,21 +710,20 @@ def test_a_reference_behind_an_endpoint_is_the_model_that_it_serves(trained, mad
     texts = ["x = 1\nimport os\n", "", "caf\u00e9 \u4e2d = 2"]
     expected = reference.charged(mle, [reference.Text(text, None, False) for text in texts], None)
     assert endpoint.read(texts) == pytest.approx(expected, rel=1e-3)  # here control tokens may not be written
-    drawn, log_p, lengths = endpoint.write(6, 12, 0)
-    assert log_p == pytest.approx(
-        reference.charged(mle, [reference.Text(t, None, False) for t in drawn], None), rel=0.05
-    )
-    assert lengths.max() <= 12
-    assert endpoint.write(6, 12, 0)[0] == drawn  # each text has its own seed
-    assert len(set(drawn)) > 1
+    drawn, log_p, lengths = endpoint.write(12, 6, 0)
+    assert lengths.max() <= 6
+    assert endpoint.write(12, 6, 0)[0] == drawn  # each text has its own seed
+    assert len(set(drawn)) > 6
+    read = [len(ids) == length for (ids, _), length in zip(mle.tokenizer.encode(drawn), lengths, strict=True)]
+    expected = reference.charged(mle, [reference.Text(text, None, False) for text in drawn], None)
+    assert any(read)  # the others are read as other tokens than they were written
+    assert log_p[read] == pytest.approx(expected[read], rel=1e-2)
     context = context_of(made, tmp_path, reference=ReferenceSettings(model=completions, samples=12, tokens=16))
     drawn_reference(context)
     for subject in (mle, conditional):
         found = divergence.measure(subject, context)["divergence"]
         assert found["n"] == found["reverse"]["n"] == 12
         assert found["estimator"] == divergence.BOUND
-        error = math.hypot(found["per_token_se"], 0.02)  # the text may be cut into other tokens than were written
-        assert subject is conditional or abs(found["per_token"]) < 4 * error
 
 
 def test_endpoints_that_are_refused(completions):
