@@ -3,7 +3,7 @@
     python -m stages.reference --task pep8 --seed 0 --settings data/settings/pep8/reference.json \\
         --mle models/pep8/mle/0 --scorer data/scorer/pep8 --output data/reference/pep8/0
 
-Writes texts.parquet (text, tokens, ended, log_p, length, score) and reference.json.
+Writes texts.parquet (text, tokens, and by segment scores, log p and numbers of tokens) and reference.json.
 """
 
 from freshstart import files

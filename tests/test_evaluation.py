@@ -28,10 +28,11 @@ from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
 from freshstart.evaluation.measures.memory import LADDER, memory
 from freshstart.evaluation.metrics import REAL_TEXT, check, documented, merged
 from freshstart.evaluation.samples import counted, cut, read
-from freshstart.evaluation.subject import Sampling, Subject, external, of_folder, segment_starts
+from freshstart.evaluation.subject import Sampling, Subject, external, of_folder
 from freshstart.sampling.sampler import Drawn
 from freshstart.scorers import Finding, load, segment_counts
 from freshstart.scorers import pieces as parts_of
+from freshstart.scoring.segments import SEGMENTERS
 from freshstart.tokens import Control
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
@@ -249,6 +250,14 @@ def test_bits_per_byte_do_not_depend_on_how_rows_are_batched(subjects, made, tmp
     assert first["good"] != first["bad"]
 
 
+def text_of(text, tokens=None, ended=False):
+    return reference.Text(text, tokens, ended, SEGMENTERS["lines"](text))
+
+
+def totals(by_segment):
+    return np.array([sums.sum() for sums in by_segment])
+
+
 class Enumerable(torch.nn.Module):
     """A language model whose next token depends on the last one alone: a table of probabilities."""
 
@@ -304,7 +313,7 @@ def drawn_from(table, most, count, seed):
     assert chances.sum() == pytest.approx(1)
     chosen = np.random.default_rng(seed).choice(len(all_texts), count, p=chances)
     tokenizer = letters()
-    return [reference.Text(tokenizer.decode(all_texts[i][0]), all_texts[i][0], all_texts[i][1]) for i in chosen]
+    return [text_of(tokenizer.decode(all_texts[i][0]), all_texts[i][0], all_texts[i][1]) for i in chosen]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -316,13 +325,15 @@ def test_both_estimators_and_directions_agree_with_enumeration(seed):
         for tokens, ended, chance in texts_of(tables[0], 3):
             exact += chance * math.log(chance / by_table[(*tokens, ended)]) if chance else 0.0
         texts = drawn_from(tables[0], 3, 600, seed)
-        sums = divergence._exact(writer, reader, texts)
-        plain = reference.charged(writer, texts, tokenizer) - reference.charged(reader, texts, tokenizer)
+        sums = totals(divergence.exact(writer, reader, texts))
+        plain = totals(reference.charged(writer, texts, tokenizer)) - totals(
+            reference.charged(reader, texts, tokenizer)
+        )
         errors = [values.std(ddof=1) / math.sqrt(len(values)) for values in (sums, plain)]
         for values, error in zip((sums, plain), errors, strict=True):
             assert values.mean() == pytest.approx(exact, abs=2.5 * error)
         assert errors[0] < errors[1]
-    assert divergence._exact(p, p, texts) == pytest.approx(np.zeros(len(texts)), abs=1e-12)
+    assert totals(divergence.exact(p, p, texts)) == pytest.approx(np.zeros(len(texts)), abs=1e-12)
 
 
 class Marked(Enumerable):
@@ -354,7 +365,7 @@ def test_a_conditional_model_of_an_all_good_corpus_is_no_further_from_it_than_ch
     marked = enumerable(table, tokenizer, controls=(good,))
     marked = replace(marked, model=Marked(table))
     texts = [text for text in drawn_from(table, 4, 400, 0) if text.tokens]
-    log_p, log_q = reference.charged(plain, texts, tokenizer), reference.charged(marked, texts, tokenizer)
+    log_p, log_q = (totals(reference.charged(model, texts, tokenizer)) for model in (plain, marked))
     assert log_p == pytest.approx(log_q, abs=1e-9)
     assert any(text.text.endswith("\n") and not text.ended for text in texts)  # cut in white space
 
@@ -365,12 +376,12 @@ def test_a_model_with_control_tokens_is_charged_for_them(subjects):
     tokenizer, good = plain.tokenizer, marked.controls[0].id
     ids = [next(tokenizer.encode([piece]))[0].tolist() for piece in ("x = 1", "\ny = 2", "\n\nz")]
     body = [token for piece in ids for token in piece]
-    assert segment_starts(body, tokenizer, "lines") == np.cumsum([0, *map(len, ids)])[:-1].tolist()
     written = [marked.end_of_text, *(token for piece in ids for token in [good, *piece])]
-    expected = -sum(naive_nats(marked, written, marked.forbidden("good"))[1:])
+    costs = iter(naive_nats(marked, written, marked.forbidden("good"))[1:])
+    expected = [-sum(itertools.islice(costs, len(piece) + place)) for place, piece in zip((0, 1, 1), ids, strict=True)]
     for same in (tokenizer, None):
-        [charged] = reference.charged(marked, [reference.Text(tokenizer.decode(body), body, False)], same)
-        assert charged == pytest.approx(expected, rel=1e-5)
+        [charged] = reference.charged(marked, [text_of(tokenizer.decode(body), body)], same)
+        assert charged == pytest.approx([*expected, 0], rel=1e-5)
 
 
 def test_log_probabilities_are_normalised_over_what_may_be_written(subjects):
@@ -708,16 +719,18 @@ def test_a_reference_behind_an_endpoint_is_the_model_that_it_serves(trained, mad
     endpoint = Endpoint(completions)
     assert (endpoint.prefix, endpoint.model) == ("<|endoftext|>", "mle")
     texts = ["x = 1\nimport os\n", "", "caf\u00e9 \u4e2d = 2"]
-    expected = reference.charged(mle, [reference.Text(text, None, False) for text in texts], None)
-    assert endpoint.read(texts) == pytest.approx(expected, rel=1e-3)  # here control tokens may not be written
-    drawn, log_p, lengths = endpoint.write(12, 6, 0)
-    assert lengths.max() <= 6
-    assert endpoint.write(12, 6, 0)[0] == drawn  # each text has its own seed
-    assert len(set(drawn)) > 6
-    read = [len(ids) == length for (ids, _), length in zip(mle.tokenizer.encode(drawn), lengths, strict=True)]
-    expected = reference.charged(mle, [reference.Text(text, None, False) for text in drawn], None)
+    expected = totals(reference.charged(mle, list(map(text_of, texts)), None))
+    found = [sum(log_p) for _, log_p in endpoint.read(texts)]
+    assert found == pytest.approx(expected, rel=1e-3)  # here control tokens may not be written
+    drawn = endpoint.write(12, 6, 0)
+    assert max(len(pieces) for pieces, _ in drawn) <= 6
+    assert endpoint.write(12, 6, 0) == drawn  # each text has its own seed
+    texts = ["".join(pieces) for pieces, _ in drawn]
+    assert len(set(texts)) > 6
+    read = [len(ids) == len(log_p) for (ids, _), (_, log_p) in zip(mle.tokenizer.encode(texts), drawn, strict=True)]
+    expected = totals(reference.charged(mle, list(map(text_of, texts)), None))
     assert any(read)  # the others are read as other tokens than they were written
-    assert log_p[read] == pytest.approx(expected[read], rel=1e-2)
+    assert np.array([sum(log_p) for _, log_p in drawn])[read] == pytest.approx(expected[read], rel=1e-2)
     context = context_of(made, tmp_path, reference=ReferenceSettings(model=completions, samples=12, tokens=16))
     drawn_reference(context)
     for subject in (mle, conditional):

@@ -282,7 +282,6 @@ def test_a_change_reruns_what_it_must(repro):
 MEASURE = """
 from freshstart.evaluation.metrics import Metric
 
-PAPER = "none"
 METRICS = (Metric("length.mean", "characters a sample", "characters", group="Mine", title="length", column="length"),)
 
 

@@ -10,13 +10,10 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
-
-import numpy as np
 
 from freshstart.errors import InputError
 
@@ -24,6 +21,7 @@ AT_ONCE = 8
 SECONDS = 600
 PREFIXES = ("", "<|endoftext|>")  # what stands before a text, where the server puts a beginning itself or does not
 PROBE = "Hello there"
+Pieces = tuple[list[str], list[float]]  # tokens and their log-probabilities
 
 
 class Endpoint:
@@ -47,48 +45,42 @@ class Endpoint:
                 tokens, log_p = self._echoed(prefix + PROBE)
             except InputError:
                 continue
-            places = [*accumulate(map(len, tokens))]
-            if len(prefix + PROBE) in places and "".join(tokens[1:]) == PROBE and None not in log_p[1:]:
+            if "".join(tokens[1:]) == PROBE and None not in log_p[1:]:
                 return prefix
         raise InputError(
             f"{self.url} ({self.model}) returns no log-probabilities of a prompt's tokens (echo with logprobs): name a "
             "server that does, or a model's folder or hub id"
         )
 
-    def write(self, count: int, most: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Texts of at most so many tokens at temperature 1, their log-probabilities, and their numbers of tokens."""
+    def write(self, count: int, most: int, seed: int) -> list[Pieces]:
+        """Texts of at most so many tokens at temperature 1: of each its tokens and their log-probabilities."""
 
-        def one(number: int) -> tuple[str, float, int]:
-            choice = self._complete(
-                self.prefix, max_tokens=most, temperature=1, top_p=1, seed=seed * 1_000_003 + number
-            )
-            log_p = choice["logprobs"]["token_logprobs"]
-            return choice["text"], float(np.sum(log_p)), len(log_p)
+        def one(number: int) -> Pieces:
+            drawn = {"temperature": 1, "top_p": 1, "seed": seed * 1_000_003 + number}
+            found = self._complete(self.prefix, max_tokens=most, **drawn)["choices"][0]["logprobs"]
+            return found["tokens"], found["token_logprobs"]
 
-        texts, log_p, lengths = zip(*self._all(one, range(count)), strict=True)
-        return list(texts), np.array(log_p), np.array(lengths)
+        return self._all(one, range(count))
 
-    def read(self, texts: Sequence[str]) -> np.ndarray:
-        """The log-probability of each text."""
+    def read(self, texts: Sequence[str]) -> list[Pieces]:
+        """The tokens of each text and their log-probabilities."""
 
-        def one(text: str) -> float:
-            return float(np.sum(self._echoed(self.prefix + text)[1][1:])) if text else 0.0
+        def one(text: str) -> Pieces:
+            tokens, log_p = self._echoed(self.prefix + text) if text else ([], [])
+            return tokens[1:], log_p[1:]
 
-        return np.array(list(self._all(one, texts)))
+        return self._all(one, texts)
 
-    def _echoed(self, prompt: str) -> tuple[list[str], list[float | None]]:
+    def _echoed(self, prompt: str) -> Pieces:
         """The tokens of a prompt with their log-probabilities; the one that the server had to write is left out."""
-        response = self._call("completions", self._body(prompt, max_tokens=1, echo=True))
+        response = self._complete(prompt, max_tokens=1, echo=True)
         found, count = response["choices"][0]["logprobs"], response["usage"]["prompt_tokens"]
         return found["tokens"][:count], found["token_logprobs"][:count]
 
     def _complete(self, prompt: str, **more: Any) -> dict[str, Any]:
-        return self._call("completions", self._body(prompt, **more))["choices"][0]
+        return self._call("completions", {"model": self.model, "prompt": prompt, "logprobs": 1, **more})
 
-    def _body(self, prompt: str, **more: Any) -> dict[str, Any]:
-        return {"model": self.model, "prompt": prompt, "logprobs": 1, **more}
-
-    def _all(self, ask: Any, items: Sequence[Any]) -> Any:
+    def _all(self, ask: Callable[[Any], Pieces], items: Sequence[Any]) -> list[Pieces]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
                 return list(pool.map(ask, items))

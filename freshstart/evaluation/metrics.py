@@ -136,7 +136,7 @@ def documented() -> str:
         module = measure(name)
         title, _, definition = module.__doc__.partition("\n\n")
         about = definition.replace("``", "`").strip()
-        paper = f"In the paper: {module.PAPER}."
+        paper = f"In the paper: {module.PAPER}." if hasattr(module, "PAPER") else ""
         sections.append(
             "\n\n".join(part for part in (f"### `{name}`: {title}", about, paper, _table(module.METRICS)) if part)
         )

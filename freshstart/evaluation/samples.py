@@ -78,16 +78,22 @@ def read(
     """Decode, cut and score samples; those without a solid character are left out."""
     texts = [cut(tokenizer.decode(draw.tokens), draw.ended, segments, least) for draw in drawn]
     kept = [(draw, text) for draw, text in zip(drawn, texts, strict=True) if text.strip()]
-    ends = [SEGMENTERS[segments](text) for _, text in kept]
-    whole = of_texts(scorer, [text for _, text in kept])
+    results = scored([text for _, text in kept], scorer, segments)
+    return [
+        Sample(control, draw.tokens, text, draw.ended, *result)
+        for (draw, text), result in zip(kept, results, strict=True)
+    ]
+
+
+def scored(texts: Sequence[str], scorer: Scorer, segments: str) -> list[tuple[Scored, list[int], Scored]]:
+    """What the scorer says of each text as a whole, the ends of its segments (characters), and what it says of them."""
+    ends = [SEGMENTERS[segments](text) for text in texts]
+    whole = of_texts(scorer, texts)
     if isinstance(scorer, FindingScorer):  # what was found in the whole is what its segments hold
         parts = [replace(w, scores=per_character(w.findings, cuts)) for w, cuts in zip(whole, ends, strict=True)]
     else:
-        parts = answers(scorer, [(text, cuts) for (_, text), cuts in zip(kept, ends, strict=True)])
-    return [
-        Sample(control, draw.tokens, text, draw.ended, whole_scored, cuts, parts_scored)
-        for (draw, text), cuts, whole_scored, parts_scored in zip(kept, ends, whole, parts, strict=True)
-    ]
+        parts = answers(scorer, list(zip(texts, ends, strict=True)))
+    return list(zip(whole, ends, parts, strict=True))
 
 
 def cut(text: str, ended: bool, segments: str, least: int) -> str:
@@ -110,10 +116,10 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: in
     (``counted``). A sample that the scorer could not read counts with what was found in it; one whose scoring raised
     has no score and is counted in ``errors``.
     """
-    scored = [(sample, sample.score) for sample in samples if sample.score is not None]
-    lengths = [len(sample.text) for sample, _ in scored]
-    ends = [sample.segment_ends for sample, _ in scored]
-    parts = [pieces(sample.text, cuts) for (sample, _), cuts in zip(scored, ends, strict=True)]
+    known = [(sample, sample.score) for sample in samples if sample.score is not None]
+    lengths = [len(sample.text) for sample, _ in known]
+    ends = [sample.segment_ends for sample, _ in known]
+    parts = [pieces(sample.text, cuts) for (sample, _), cuts in zip(known, ends, strict=True)]
 
     def metrics_of(scores: Sequence[float], findings: Sequence[Sequence[Finding]]) -> dict[str, Any]:
         values, sizes = scores, None
@@ -124,15 +130,15 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: in
             values, sizes = [found for found, _ in pairs], [words for _, words in pairs]
         return rate(values, sizes, draws, seed) | summary(scores, lengths, findings, scorer.over)
 
-    findings = [sample.whole.findings for sample, _ in scored]
-    metrics: dict[str, Any] = {"misalignment": metrics_of([score for _, score in scored], findings)}
-    metrics["errors"] = len(samples) - len(scored)
+    findings = [sample.whole.findings for sample, _ in known]
+    metrics: dict[str, Any] = {"misalignment": metrics_of([score for _, score in known], findings)}
+    metrics["errors"] = len(samples) - len(known)
     if scorer.grammar:
         style = [tuple(f for f in group if not f.kind.startswith(scorer.grammar)) for group in findings]
         rates = [len(group) / length for group, length in zip(style, lengths, strict=True)]
         metrics["misalignment_style"] = metrics_of(rates, style)
-        unparsable = sum(sample.whole.unreadable is not None for sample, _ in scored)
-        metrics["share_unparsable"] = unparsable / max(len(scored), 1)
+        unparsable = sum(sample.whole.unreadable is not None for sample, _ in known)
+        metrics["share_unparsable"] = unparsable / max(len(known), 1)
     return metrics
 
 

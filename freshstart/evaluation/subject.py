@@ -227,18 +227,6 @@ def external(
     return Subject(name, model, tokenizer, segments, threshold, tokens, tuple(sorted(unwanted)), white_space)
 
 
-def segment_starts(tokens: Sequence[int], tokenizer: Tokenizer, segments: str) -> list[int]:
-    """Places of the tokens that begin a segment of the text that the tokens make.
-
-    A token begins where the text of those before it ends; that holds for the bytes of any byte-level tokenizer, and
-    a boundary has white space behind it, which is never half a character.
-    """
-    begins = [len(text) for text in tokenizer.decode_many([tokens[:i] for i in range(len(tokens))])]
-    bounds = [0, *SEGMENTERS[segments](tokenizer.decode(tokens))[:-1]]
-    starts = np.searchsorted(begins, bounds, side="left")
-    return sorted({int(start) for start in starts if start < len(tokens)})
-
-
 def _of(folder: Path, name: str, made_by: str, tokenizer: Tokenizer | None, device: torch.device) -> Subject:
     model, record = load(folder, made_by)
     return Subject(

@@ -20,10 +20,9 @@ KIND = "def measure("  # what the file of a measure defines
 class Kind(Protocol):
     """The module of a measure: what it declares, and how it asks. It gives all that it declares and nothing else.
 
-    Its docstring defines it (formula, source), and ``PAPER`` says what Korbak et al. (2023) measured: both stand in
-    docs/evaluation.md.
+    Its docstring defines it (formula, source), and ``PAPER``, if it has one, says what Korbak et al. (2023) measured:
+    both stand in docs/evaluation.md.
     """
 
-    PAPER: str
     METRICS: tuple[Metric, ...]
     measure: Callable[[Subject, Context], dict[str, Any]]

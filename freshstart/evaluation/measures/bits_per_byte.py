@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NATS_PER_BIT = float(np.log(2))
 BITS, UNIT, TABLE = "heldout.bits_per_byte", "bits per byte", "Held-out bits per byte"
 TRUE, TRUE_COLUMN = f"{BITS}.true_labels", "bits_per_byte_true_labels"
-PAPER = "none; capability is KL from GPT-3 and accuracy on tasks"
+PAPER = "capability is KL from GPT-3 and accuracy on tasks"
 METRICS = (
     Metric(f"{BITS}.all", "all held-out text", UNIT, "lower", TABLE, "all", "bits_per_byte_all", 3),
     Metric(f"{BITS}.good", "good segments of held-out text", UNIT, "lower", TABLE, "good", "bits_per_byte_good", 3),

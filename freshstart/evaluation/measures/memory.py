@@ -25,7 +25,6 @@ LADDER = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
 REPORTED = (8, 16, 32, 64)
 COLUMN = "shared_run"  # of the samples: the longest length of the ladder that one shares with training text
 RUNS, TABLE = "memory", "Memory"
-PAPER = "none"
 METRICS = (
     Metric(f"{RUNS}.longest_match", "longest run also in train", "tokens", "", TABLE, "longest", "longest_match"),
     Metric(f"{RUNS}.share_matching_8", "samples that share 8 tokens with train", "share"),

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 TABLE = "Trained on"
 NAMES = ("positions", "text_tokens", "documents", "epochs")
-PAPER = "none"
 METRICS = (
     Metric("tokens_seen.positions", "with control tokens", "positions", column="positions", optional=True),
     Metric("tokens_seen.text_tokens", "text tokens", "tokens", "", TABLE, "text tokens", "text_tokens", optional=True),
