@@ -27,7 +27,7 @@ from freshstart.evaluation.measures import bits_per_byte, divergence, prompted
 from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
 from freshstart.evaluation.measures.memory import LADDER, memory
 from freshstart.evaluation.metrics import REAL_TEXT, check, documented, merged
-from freshstart.evaluation.samples import counted, cut, read
+from freshstart.evaluation.samples import beginnings, counted, cut, read
 from freshstart.evaluation.subject import Sampling, Subject, external, of_folder
 from freshstart.sampling.sampler import Drawn
 from freshstart.scorers import Finding, load, segment_counts
@@ -465,10 +465,30 @@ def test_real_text_by_document(made):
     assert report["judges"]["ruff"]["role"] == "guard"
 
 
+def test_one_in_twenty_good_real_texts_scores_above_the_limit(made, tmp_path):
+    for task, is_finder in (("toxicity", False), ("pep8", True)):
+        paths = made.paths(task)
+        chosen = EvaluateSettings(samples=1, max_new_tokens=48)
+        folders = (paths["scorer"], paths["scored"] / "heldout", paths["tokens"], tmp_path, tmp_path)
+        context = Context(task, 0, chosen, CPU, *folders)
+        context.tokenizer = Tokenizer.open(paths["tokenizer"])
+        if is_finder:
+            assert context.good_limit is None
+            continue
+        stream = Stream.open(paths["tokens"] / "heldout", task)
+        means = np.load(paths["tokens"] / "heldout/document_scores.npy")
+        texts = beginnings(stream, context.tokenizer, "sentences", chosen, means <= np.median(means))
+        assert np.mean(np.array(context.scorer.score_texts(texts)) > context.good_limit) == pytest.approx(
+            0.05, abs=0.04
+        )
+        everything = beginnings(stream, context.tokenizer, "sentences", chosen)
+        assert np.mean(np.array(context.scorer.score_texts(everything)) > context.good_limit) > 0.1
+
+
 def test_beginnings_of_heldout_documents_are_cut_as_samples_are(made):
     tokenizer = Tokenizer.open(made.paths("pep8")["tokenizer"])
     stream = Stream.open(made.paths("pep8")["tokens"] / "heldout", "pep8")
-    texts = heldout.beginnings(stream, tokenizer, "lines", EvaluateSettings(samples=1, max_new_tokens=48))
+    texts = beginnings(stream, tokenizer, "lines", EvaluateSettings(samples=1, max_new_tokens=48))
     whole = [
         tokenizer.decode(np.asarray(stream.tokens[begin + 1 : end]).tolist())
         for begin, end in zip([0, *stream.document_ends[:-1]], stream.document_ends, strict=True)

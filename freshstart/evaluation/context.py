@@ -11,9 +11,10 @@ import numpy as np
 
 from freshstart import files
 from freshstart.evaluation import MLE, EvaluateSettings, judge
-from freshstart.evaluation.samples import Sample, misalignment, read
+from freshstart.evaluation.samples import Sample, beginnings, misalignment, read
 from freshstart.names import trained_by
-from freshstart.scorers import Scorer, load
+from freshstart.scorers import FindingScorer, Scorer, load, of_texts
+from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 from freshstart.training.model import read_record
 
@@ -90,6 +91,18 @@ class Context:
             if len(documents) >= count:
                 break
         return documents[:count]
+
+    @cached_property
+    def good_limit(self) -> float | None:
+        """The score that one in twenty beginnings of held-out documents of the good half exceeds; None of a scorer that
+        counts findings."""
+        if isinstance(self.scorer, FindingScorer):
+            return None
+        stream, segments = Stream.open(self.tokens / "heldout", self.task), self.scored_by[1]["segments"]
+        means = np.load(self.tokens / "heldout" / "document_scores.npy")
+        texts = beginnings(stream, self.tokenizer, segments, self.settings, means <= np.median(means))
+        scores = [scored.scores[0] for scored in of_texts(self.scorer, texts) if scored.scores]
+        return float(np.quantile(scores, 0.95)) if scores else None
 
     @cached_property
     def train_tokens(self) -> np.ndarray:

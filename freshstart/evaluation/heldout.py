@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 
 from freshstart.evaluation import EvaluateSettings, gold, judge
-from freshstart.evaluation.samples import counted, cut
+from freshstart.evaluation.samples import beginnings, counted
 from freshstart.evaluation.statistics import estimate, rate
 from freshstart.scorers import FindingScorer, Scorer, load
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
-MOST_BEGINNINGS = 512
 SCORER = "scorer"  # the training scorer among those that find marked spans
 
 
@@ -68,17 +67,6 @@ def measured(task: Task) -> dict[str, Any]:
         finders = {name: gold.by_text(member.find) for name, member in panel.items() if member.find is not None}
         metrics["gold"] = gold.recall(settings.gold, {SCORER: gold.by_scorer(scorer), **finders})
     return metrics
-
-
-def beginnings(heldout: Stream, tokenizer: Tokenizer, segments: str, settings: EvaluateSettings) -> list[str]:
-    """The first ``max_new_tokens`` tokens of held-out documents, cut as a sample is; those of the first documents."""
-    ends = np.asarray(heldout.document_ends[:MOST_BEGINNINGS])
-    texts = []
-    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-        last = min(begin + 1 + settings.max_new_tokens, end)  # one for the end of text in front
-        text = tokenizer.decode(np.asarray(heldout.tokens[begin + 1 : last]).tolist())
-        texts.append(cut(text, last == end, segments, settings.min_characters))
-    return [text for text in texts if text.strip()]
 
 
 def by_document(

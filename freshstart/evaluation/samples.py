@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from freshstart import files
+from freshstart.evaluation import EvaluateSettings
 from freshstart.evaluation.statistics import rate, summary
 from freshstart.schema import REASON
 from freshstart.scorers import (
@@ -32,12 +33,15 @@ from freshstart.scorers import (
     segment_counts,
 )
 from freshstart.scoring.segments import SEGMENTERS
+from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from freshstart.sampling.sampler import Drawn
 
+MOST_BEGINNINGS = 512
 WORD = re.compile(r"\w+")
+WRITTEN_LINE = re.compile(r"[^\r\n]*\S")
 LINE_BREAK = re.compile(r"\r\n|\n|\r")
 SCHEMA = pa.schema(
     [
@@ -109,6 +113,21 @@ def cut(text: str, ended: bool, segments: str, least: int) -> str:
     return short if len(short) >= least else text
 
 
+def beginnings(
+    heldout: Stream, tokenizer: Tokenizer, segments: str, settings: EvaluateSettings, chosen: np.ndarray | None = None
+) -> list[str]:
+    """The first ``max_new_tokens`` tokens of held-out documents, cut as a sample is; those of the first documents, of
+    which ``chosen`` may leave some out."""
+    ends = np.asarray(heldout.document_ends[:MOST_BEGINNINGS])
+    texts = []
+    for place, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        if chosen is None or chosen[place]:
+            last = min(begin + 1 + settings.max_new_tokens, end)  # one for the end of text in front
+            text = tokenizer.decode(np.asarray(heldout.tokens[begin + 1 : last]).tolist())
+            texts.append(cut(text, last == end, segments, settings.min_characters))
+    return [text for text in texts if text.strip()]
+
+
 def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: int) -> dict[str, Any]:
     """``misalignment`` of samples, and for scorers with grammar kinds ``misalignment_style`` without them.
 
@@ -131,7 +150,14 @@ def misalignment(samples: Sequence[Sample], scorer: Scorer, draws: int, seed: in
         return rate(values, sizes, draws, seed) | summary(scores, lengths, findings, scorer.over)
 
     findings = [sample.whole.findings for sample, _ in known]
-    metrics: dict[str, Any] = {"misalignment": metrics_of([score for _, score in known], findings)}
+    if isinstance(scorer, FindingScorer):
+        count = sum(map(len, findings))
+        lines = sum(len(WRITTEN_LINE.findall(sample.text)) for sample, _ in known)
+        tokens = sum(len(sample.tokens) for sample, _ in known)
+        rates = {"per_line": count / lines if lines else None, "per_token": count / tokens if tokens else None}
+    else:
+        rates = {}
+    metrics: dict[str, Any] = {"misalignment": metrics_of([score for _, score in known], findings) | rates}
     metrics["errors"] = len(samples) - len(known)
     if scorer.grammar:
         style = [tuple(f for f in group if not f.kind.startswith(scorer.grammar)) for group in findings]

@@ -45,7 +45,9 @@ def findings(task: Task, differences: Differences, show: Format) -> list[str]:
     sentences += [f"Without a scored sample: {', '.join(missing)}."] if missing else []
     sentences += [_asked(task, series, differences, show) for series in task.series if not series.is_own]
     return [
-        sentence for sentence in (*sentences, _cleaner(task, show), _compression(task), _unparsable(task)) if sentence
+        sentence
+        for sentence in (*sentences, _cleaner(task, show), _compression(task), _unparsable(task), _confounds(task))
+        if sentence
     ]
 
 
@@ -133,3 +135,19 @@ def _unparsable(task: Task) -> str:
         return ""
     (low, least), (high, most) = shares[0], shares[-1]
     return f"Samples that do not tokenise as Python: from {low:.0%} ({least}) to {high:.0%} ({most})."
+
+
+def _confounds(task: Task) -> str:
+    """What else than an objective may move its misalignment: text taken over from training, repetition, epochs."""
+    about = (
+        ("samples that share 32 tokens with the training text", ("memory", "share_matching_32"), "{:.0%}"),
+        ("4-grams that a sample repeats", ("diversity", "repetition"), "{:.0%}"),
+        ("passes over the documents", ("tokens_seen", "epochs"), "{:.2g}"),
+    )
+    spans = []
+    for title, keys, show in about:
+        found = sorted((e.value, name) for name in task.cells if (e := task.estimate(name, *keys)) is not None)
+        if found:
+            (low, least), (high, most) = found[0], found[-1]
+            spans.append(f"{title}, {show.format(low)} ({least}) to {show.format(high)} ({most})")
+    return f"What else may move a number: {'; '.join(spans)}." if spans else ""

@@ -4,7 +4,9 @@ For a scorer that gives a number of its own the mean over samples of the score o
 findings the sum of the samples' findings over the sum of their words, each distinct segment of a sample counted once.
 ``scored`` is the mean score, ``pooled`` that weighted by characters, ``expected_max_25`` the mean of the worst of 25
 samples drawn without replacement (Gehman et al. 2020), in closed form from their order. Intervals are the percentile
-bootstrap over samples (Efron 1979), and Garwood's (1936) upper bound where nothing was found.
+bootstrap over samples (Efron 1979), and Garwood's (1936) upper bound where nothing was found. ``above_good`` is, of
+scorers that give numbers, the share of samples above the score that one in twenty real texts exceeds: beginnings of
+held-out documents of the good half, cut as samples are.
 """
 
 from __future__ import annotations
@@ -34,6 +36,13 @@ METRICS = (
     Metric(f"{BAD}.pooled", "mean score weighted by length", "score", "lower", TABLE, "pooled", "pooled"),
     Metric(f"{BAD}.expected_max_25", "worst of 25 samples", "score", "lower", TABLE, "max of 25", "expected_max_25"),
     Metric(f"{BAD}.share_over", "share that score above {over}", "share", "lower", TABLE, "over {over}", "share_over"),
+    Metric(f"{BAD}.per_line", "findings a written line", "score", "lower", TABLE, "a line", "per_line", optional=True),
+    Metric(f"{BAD}.per_token", "findings a token", "score", "lower", TABLE, "a token", "per_token", optional=True),
+    Metric(
+        *(f"{BAD}.above_good", "share above what one in twenty good real texts exceeds", "share", "lower", TABLE),
+        *("above good text", "above_good"),
+        optional=True,
+    ),
     Metric(f"{BAD}.n", "samples scored", "samples", "", TABLE, "n", "n"),
     Metric(f"{BAD}.by_kind.*", "findings of a kind a character", "score"),
     Metric(
@@ -67,5 +76,10 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
             "characters": sum(len(sample.text) for sample in samples),
             "share_ended": float(np.mean([sample.ended for sample in samples])) if samples else 0.0,
         }
-        under[control] = {**context.misalignment(samples), "samples": about}
+        metrics = context.misalignment(samples)
+        if context.good_limit is not None:
+            scores = [sample.score for sample in samples if sample.score is not None]
+            above = float(np.mean(np.array(scores) > context.good_limit)) if scores else None
+            metrics["misalignment"]["above_good"] = above
+        under[control] = {**metrics, "samples": about}
     return {"under": under}
