@@ -2,9 +2,10 @@
 
     python -m stages.settings --task pep8 --output data/settings/pep8
 
-Writes corpus.json, scorer.json, evaluate.json and <objective>/{shards,train,finetune}.json. What DVC can not know (the
-code of kinds of corpora, scorers, objectives, measures and judges, which are found by name; which of a section's blocks
-concern which objective) stands in these files, so that a change reruns the stages that it concerns and no other.
+Writes corpus.json, scorer.json, evaluate.json, <objective>/{shards,train,finetune}.json and external/<name>.json. What
+DVC can not know (the code of kinds of corpora, scorers, objectives, measures and judges, which are found by name; which
+of a section's blocks concern which objective) stands in these files, so that a change reruns the stages that it
+concerns and no other.
 """
 
 from dataclasses import asdict
@@ -39,6 +40,8 @@ def main() -> None:
     chosen = everything.model(evaluation.EvaluateSettings, "evaluate", task)
     chosen, digests = evaluation.resolved(chosen, *both)
     files.write_json(output / "evaluate.json", {"settings": asdict(chosen), **seed, "code_sha256": digests})
+    for name, model in everything.root.external.of(task).items():
+        files.write_json(output / "external" / f"{name}.json", {"settings": asdict(model)})
     print(f"{task}: {len(everything.root.objectives)} objectives, {len(chosen.measures)} measures")
 
 

@@ -94,6 +94,7 @@ objectives: [mle, filtered, conditional, unlikelihood, rwr, awr]
 seeds: [0]
 corpus_seed: 0
 benchmarks: []
+external: {folders: {}, hub: {}}
 finetuned: []
 finetuned_from: [0.5]
 """

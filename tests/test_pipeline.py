@@ -19,20 +19,25 @@ from freshstart import doors, evaluation, imports
 from freshstart.imports import NEUTRAL, code_digest, source_files
 from freshstart.settings import kinds
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {
+    name: stage.get("do", stage) for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
 KINDS = {  # rooms whose files a door finds by name at run time, beside what it imports
     "corpus": ("freshstart.corpora",),
     "scorer": ("freshstart.scorers",),
     "heldout": (evaluation.JUDGES,),
     "evaluate": (evaluation.MEASURES, evaluation.JUDGES),
     "evaluate_finetuned": (evaluation.MEASURES, evaluation.JUDGES),
+    "evaluate_folder": (evaluation.MEASURES, evaluation.JUDGES),
+    "evaluate_hub": (evaluation.MEASURES, evaluation.JUDGES),
 }
+DOORS = {"evaluate_finetuned": "evaluate", "evaluate_folder": "evaluate_external", "evaluate_hub": "evaluate_external"}
 CHEAP = {"settings", "compare"}  # read what files declare; may depend on more of a room than they consist of
 EVALUATED = [f"{room}.{name}" for room in (evaluation.MEASURES, evaluation.JUDGES) for name in kinds(room)]
 
 
 def door(stage):
-    """The door that a stage opens: that of its name, but for finetuned models, which are evaluated like any other."""
+    """The door that a stage opens: that of its name, but for ``DOORS``."""
     return re.match(r"python -m stages\.(\w+) ", STAGES[stage]["cmd"])[1]
 
 
@@ -124,7 +129,7 @@ def test_no_import_circle():
 def test_stages_doors_and_sections_have_the_same_names():
     doors = {path.stem for path in (ROOT / "stages").glob("[a-z]*.py")}
     assert {door(stage) for stage in STAGES} == doors
-    assert {stage: door(stage) for stage in STAGES if stage != door(stage)} == {"evaluate_finetuned": "evaluate"}
+    assert {stage: door(stage) for stage in STAGES if stage != door(stage)} == DOORS
 
 
 def test_doors_are_thin_and_do_not_import_doors():
