@@ -99,6 +99,43 @@ CASES = [
 ]
 
 
+NOWHERE, COMMIT = "external: {folders: {}, hub: {}}", "0123456789abcdef" * 2 + "01234567"
+
+
+def elsewhere(group, name, **more):
+    return yaml.safe_dump({"external": {"folders": {}, "hub": {}, group: {name: {"task": "pep8", **more}}}})
+
+
+CASES += [
+    (NOWHERE, elsewhere(group, name, **more), message)
+    for group, name, more, message in (
+        (
+            "folders",
+            "theirs",
+            {"task": "pep9", "model": "raw"},
+            "folders.theirs.task: unknown task 'pep9'; did you mean",
+        ),
+        ("folders", "theirs", {"model": "gone"}, "external.folders.theirs.model: gone is no folder here: a model of"),
+        ("folders", "theirs", {"model": "raw", "revision": COMMIT}, "a model in folders has no revision"),
+        ("folders", "awr", {"model": "raw"}, "folders.awr: an objective or another model has that name"),
+        ("folders", "a;b", {"model": "raw"}, "a name is letters, digits, - and _, found 'a;b'"),
+        ("folders", "mle-from-0", {"model": "raw"}, "'-from-' stands in the names of finetuned arms alone"),
+        (
+            "folders",
+            "theirs",
+            {"model": "raw", "controls": {"aligned": "<|a|>"}},
+            "controls must be good and bad, each",
+        ),
+        ("folders", "theirs", {"model": "raw", "controls": {"good": "x", "bad": "x"}}, "each with a string of its own"),
+        ("folders", "theirs", {"model": "raw", "white_space": "behind"}, "white_space: Input should be 'leading' or"),
+        ("folders", "theirs", {"modle": "raw"}, "params.yaml.external.folders.theirs"),
+        ("hub", "theirs", {"model": "them/theirs"}, "a model in hub needs a revision, the full hash of a commit"),
+        ("hub", "theirs", {"model": "them/theirs", "revision": "main"}, "revision must be the full hash of a commit"),
+        ("hub", "theirs", {"model": "raw", "revision": COMMIT}, "raw is a folder here: it stands in external.folders"),
+    )
+]
+
+
 @pytest.mark.parametrize(("old", "new", "message"), CASES)
 def test_wrong_words_in_params(project, old, new, message):
     with pytest.raises(InputError, match=re.escape(message)):
