@@ -49,7 +49,7 @@ class ExternalModel:
     def __post_init__(self) -> None:
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(f"revision must be the full hash of a commit, found {self.revision!r}")
-        if self.controls and (list(self.controls) != list(CONTROLS) or len(set(self.controls.values())) < 2):
+        if self.controls and (set(self.controls) != set(CONTROLS) or len(set(self.controls.values())) < 2):
             raise ValueError(f"controls must be {' and '.join(CONTROLS)}, each with a string of its own, or absent")
 
 

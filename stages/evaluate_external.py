@@ -15,6 +15,7 @@ from freshstart.evaluation import MLE, EvaluateSettings
 from freshstart.names import external_by, settings_by, trained_by
 from freshstart.params import ExternalModel
 from freshstart.settings import read
+from freshstart.tokens import CONTROLS
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
         segments=mle["segments"],
         threshold=mle["threshold"],
         revision=chosen.revision,
-        controls=chosen.controls,
+        controls={label: chosen.controls[label] for label in CONTROLS if chosen.controls},
         white_space=chosen.white_space,
     )
     context = Context(

@@ -173,7 +173,7 @@ def make_workplace(folder: Path) -> None:
 def door(monkeypatch):
     """Run a door as DVC does, but in this process: ``door("corpus", task="pep8", output="out")``."""
 
-    def run(name: str, **arguments: object) -> None:
+    def run(name: str, /, **arguments: object) -> None:
         import importlib
 
         from freshstart import params

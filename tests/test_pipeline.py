@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PARAMS, ROOT, SCALE
+from test_evaluation import other_model
 
 from freshstart import doors, evaluation, imports
 from freshstart.imports import NEUTRAL, code_digest, source_files
@@ -324,6 +325,31 @@ def test_a_new_measure_and_a_new_judge_are_one_file_and_one_name_each(tmp_path):
     page = (folder / "reports/index.html").read_text()
     assert "characters a sample" in page
     assert "loudness" in page
+
+
+@pytest.mark.slow
+def test_a_model_trained_elsewhere_is_one_name_and_its_folder_is_followed(tmp_path):
+    folder = clone(tmp_path)
+    scale = folder / "conf/scale/tests.yaml"
+    scale.write_text(scale.read_text().replace("positions: 4_096", "positions: 512"))
+    other_model(folder / "elsewhere/stranger")
+    stranger = {"task": "toxicity", "model": "elsewhere/stranger", "white_space": "trailing"}
+    stranger["controls"] = {"good": "<|aligned|>", "bad": "<|misaligned|>"}
+    params = yaml.safe_load((folder / "params.yaml").read_text()) | {"objectives": ["mle"], "seeds": [3, 4]}
+    params["external"]["folders"]["stranger"] = stranger
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    name = {"evaluate_folder@stranger"}
+    assert {stage for stage in ran(dvc(folder, "repro")) if stage.startswith("evaluate_")} == name
+    assert (folder / "reports/metrics/toxicity/stranger/3.json").is_file()
+    assert "stranger" in json.loads((folder / "reports/summary.json").read_text())["toxicity"]["misalignment"]
+    assert "&lt;|misaligned|&gt;" in (folder / "reports/index.html").read_text()
+    assert ran(dvc(folder, "repro")) == set()
+    config = folder / "elsewhere/stranger/config.json"
+    config.write_text(config.read_text() + "\n")
+    assert ran(dvc(folder, "repro")) == name  # and it finds the same
+    stranger["white_space"] = "leading"
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    assert ran(dvc(folder, "repro")) == name | {"settings@toxicity", "compare"}
 
 
 @pytest.mark.slow

@@ -716,7 +716,8 @@ def test_a_model_trained_elsewhere_stands_beside_ours_and_is_compared_with_nothi
     assert "stranger" not in metrics_of(html, "pii")
     figure = drawn(html, "toxicity: misalignment against bits per byte")
     assert re.search(r'<rect [^>]*class="ring"[^>]*><title>stranger: 0.004 at 1.500</title>', figure)
-    assert html.count("Squares: trained elsewhere.") == 3  # above, and in the two figures of toxicity
+    assert html.count("Squares: trained elsewhere.") == 2  # above, and in the figure
+    assert "stranger" not in drawn(html, "toxicity: misalignment against divergence")  # it was never mle
     assert "trained elsewhere, measured on toxicity: elsewhere, <|aligned|> and <|misaligned|>" in flat(html)
     said = [re.findall(r"<li>(?!<i).*?</li>", page, re.DOTALL) for page in (before, html)]
     assert said[0] == said[1] != []  # what is found, doubted and compared is what it was without it
