@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from conftest import ROOT, door
@@ -544,6 +545,11 @@ def test_control_tokens_behind_white_space(tmp_path):
     assert other.end_of_text == other.tokenizer._loaded.token_to_id("<|end|>")
     with pytest.raises(InputError, match="has no token <\\|nice\\|>"):
         external(str(tmp_path), CPU, segments="lines", threshold=0.0, controls={"good": "<|nice|>"})
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    del weights["transformer.h.0.mlp.c_fc.weight"]
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="lacks weights of its architecture, such as transformer.h.0.mlp.c_fc.weight"):
+        external(str(tmp_path), CPU, segments="lines", threshold=0.0)
     with pytest.raises(InputError, match="is no folder here: give one, or a hub id and the full hash of a commit"):
         external("nobody/nothing", CPU, segments="lines", threshold=0.0)
 

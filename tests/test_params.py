@@ -10,9 +10,10 @@ from test_training import rescale
 
 from freshstart import objectives, params
 from freshstart.errors import InputError
-from freshstart.settings import read
+from freshstart.settings import build, read
 from freshstart.training import TrainSettings
 
+OBJECTIVES = ("mle", "filtered", "conditional", "unlikelihood", "rwr", "awr")
 SCALES = sorted(path.stem for path in (ROOT / "conf/scale").glob("*.yaml"))
 
 
@@ -140,6 +141,17 @@ CASES += [
 def test_wrong_words_in_params(project, old, new, message):
     with pytest.raises(InputError, match=re.escape(message)):
         project(root=lambda text: text.replace(old, new))
+
+
+def test_the_papers_checkpoints_need_a_commit_each_and_nothing_else():
+    listed = yaml.safe_load((ROOT / "conf/paper-checkpoints.yaml").read_text())
+    assert {entry["revision"] for entry in listed.values()} == {None}
+    models = {name: build(params.ExternalModel, entry | {"revision": COMMIT}, name) for name, entry in listed.items()}
+    assert len({model.model for model in models.values()}) == 18
+    kinds = {f"paper-{task}-{name}" for task in ("toxicity", "pii", "pep8") for name in OBJECTIVES}
+    assert set(models) == kinds
+    assert all(model.task == name.split("-")[1] for name, model in models.items())
+    assert {name for name, model in models.items() if model.controls} == {n for n in kinds if "conditional" in n}
 
 
 SCALE_CASES = [

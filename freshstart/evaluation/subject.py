@@ -211,7 +211,7 @@ def external(
             f"{name} is no folder here: give one, or a hub id and the full hash of a commit as its revision"
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision).eval().to(device)
+        model, loading = AutoModelForCausalLM.from_pretrained(name, revision=revision, output_loading_info=True)
         fast = AutoTokenizer.from_pretrained(name, revision=revision)
         loaded, end = fast.backend_tokenizer, fast.eos_token_id
     except (OSError, ValueError, AttributeError) as error:
@@ -219,6 +219,10 @@ def external(
             f"{name}: {str(error).splitlines()[0]:.300}; name a folder or a hub id of a causal language model, with a "
             "tokenizer.json beside it"
         ) from None
+    if absent := sorted(loading["missing_keys"]):  # transformers draws them at random
+        raise InputError(
+            f"{name} lacks weights of its architecture, such as {absent[0]}: no whole causal language model"
+        )
     if end is None:
         raise InputError(f"{name}: its tokenizer names no end of text: set eos_token in tokenizer_config.json")
     ids = {string: loaded.token_to_id(string) for string in (controls or {}).values()}
@@ -229,6 +233,7 @@ def external(
     ours = [number for string in CONTROLS.values() if (number := loaded.token_to_id(string)) is not None]
     padding = range(tokenizer.size, model.config.vocab_size)
     unwanted = {*ours, *(token.id for token in tokens), *padding} - {token.id for token in tokens[:1]}
+    model = model.eval().to(device)
     return Subject(name, model, tokenizer, segments, threshold, tokens, tuple(sorted(unwanted)), white_space)
 
 
