@@ -729,6 +729,10 @@ def test_a_model_trained_elsewhere_stands_beside_ours_and_is_compared_with_nothi
         ("bad", "0", "0", ""),
     ]
     assert summary_of(tmp_path)["toxicity"]["bits_per_byte"]["stranger"] == 1.5
+    for path in [*(path for path, _, _ in cells_of("toxicity", seeds)), "toxicity/stranger/0"]:
+        with changed(tmp_path, f"metrics/{path}") as cell:
+            cell["divergence"]["reference"] = "gpt2"
+    assert "stranger" in drawn(compare(tmp_path, monkeypatch), "toxicity: misalignment against divergence")
     (tmp_path / "reports/samples/toxicity/stranger/0.parquet").unlink()
     with pytest.raises(InputError, match="stranger/0.parquet is missing: run `dvc repro evaluate_folder@stranger`"):
         compare(tmp_path, monkeypatch)
