@@ -57,5 +57,10 @@ def evaluated_by(task: str, name: str, seed: int) -> str:
     return _stage("evaluate_finetuned" if is_arm(name) else "evaluate", task, name, seed)
 
 
+def external_by(name: str, on_hub: bool) -> str:
+    """The stage that evaluates a model that was trained elsewhere."""
+    return f"evaluate_{'hub' if on_hub else 'folder'}@{name}"
+
+
 def _stage(stage: str, task: str, name: str, seed: int) -> str:
     return f"{stage}@{task}-{name.replace(ARM, '-')}-{seed}"

@@ -4,19 +4,24 @@
 holds the numbers, one section a stage. Below a section stand ``every`` (what all tasks share) and one block a task,
 whose keys win. In the sections ``shards``, ``train`` and ``finetune`` both may hold blocks by the name of an objective,
 which win in turn; those of a variant (``awr-beta1``) win over those of its objective (``awr``).
+
+Models that were trained elsewhere stand in ``external`` by name, those in ``folders`` here apart from those on the
+``hub``: DVC follows what is in a folder, while a model on the hub is pinned by its revision.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from freshstart.errors import InputError
 from freshstart.names import ARM, arm_name, checked, kind_of
 from freshstart.settings import build, kinds, known, listed, mapping
+from freshstart.tokens import CONTROLS
 
 Model = TypeVar("Model")
 ROOT_FILE = Path("params.yaml")
@@ -25,6 +30,39 @@ SECTIONS = ("corpus", "scorer", "score", "tokenizer", "shards", "train", "finetu
 BY_OBJECTIVE = ("shards", "train", "finetune")
 SHARED = "every"
 MOST_SEED = 2**32 - 1  # numpy's and torch's generators take no larger one in common
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalModel:
+    """A causal language model that was trained elsewhere: a folder, or a hub id at the commit ``revision``.
+
+    ``controls`` are the strings of its control tokens for good and bad segments, if it has them. White space between
+    two segments ends the first (``trailing``, as in the paper's own models) or opens the second (``leading``).
+    """
+
+    task: str
+    model: str
+    revision: str | None = None
+    controls: dict[str, str] = field(default_factory=dict)
+    white_space: Literal["leading", "trailing"] = "leading"
+
+    def __post_init__(self) -> None:
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"revision must be the full hash of a commit, found {self.revision!r}")
+        if self.controls and (set(self.controls) != set(CONTROLS) or len(set(self.controls.values())) < 2):
+            raise ValueError(f"controls must be {' and '.join(CONTROLS)}, each with a string of its own, or absent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class External:
+    """The models that were trained elsewhere, by name."""
+
+    folders: dict[str, ExternalModel] = field(default_factory=dict)
+    hub: dict[str, ExternalModel] = field(default_factory=dict)
+
+    def of(self, task: str) -> dict[str, ExternalModel]:
+        """Those that are measured on a task."""
+        return {name: model for name, model in (*self.folders.items(), *self.hub.items()) if model.task == task}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +75,7 @@ class Root:
     seeds: tuple[int, ...]
     corpus_seed: int
     benchmarks: tuple[str, ...] = ()
+    external: External = field(default_factory=External)
     finetuned: tuple[str, ...] = ()
     finetuned_from: tuple[float, ...] = ()
 
@@ -47,7 +86,8 @@ class Root:
                 raise ValueError(f"{name} must name at least one")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names one twice: {listed(values)}")
-        for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned):
+        outside = (*self.external.folders, *self.external.hub)
+        for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned, *outside):
             if ARM in checked(name):
                 raise ValueError(f"{ARM!r} stands in the names of finetuned arms alone, found {name!r}")
         if not all(0 <= seed <= MOST_SEED for seed in (self.corpus_seed, *self.seeds)):
@@ -122,6 +162,7 @@ def _check(params: Params) -> None:
     """Build every model of every task once, so that a wrong word stops the first stage and not the last."""
     from freshstart import corpora, evaluation, objectives, scorers, tokens, training
 
+    _check_external(params.root)
     for name in params.root.finetuned:
         known(name, params.root.objectives, "objective", f"finetuned in {ROOT_FILE}")
     for task in params.root.tasks:
@@ -142,6 +183,24 @@ def _check(params: Params) -> None:
                     f"{ROOT_FILE}: finetuned_from has {share}, but {params.where('train', task)}.snapshots has "
                     f"{list(snapshots)}: add it there"
                 )
+
+
+def _check_external(root: Root) -> None:
+    taken = {*kinds("freshstart.objectives"), *root.objectives}
+    for group, models in (("folders", root.external.folders), ("hub", root.external.hub)):
+        for name, model in models.items():
+            where = f"{ROOT_FILE}: external.{group}.{name}"
+            known(model.task, root.tasks, "task", f"{where}.task")
+            if name in taken:
+                raise InputError(f"{where}: an objective or another model has that name: choose one of its own")
+            taken.add(name)
+            if (group == "hub") != (model.revision is not None):
+                needs = "needs a revision, the full hash of a commit" if group == "hub" else "has no revision"
+                raise InputError(f"{where}: a model in {group} {needs}")
+            if (group == "folders") != Path(model.model).is_dir():
+                other = "no folder here: a model of the hub stands in external.hub"
+                other = other if group == "folders" else "a folder here: it stands in external.folders"
+                raise InputError(f"{where}.model: {model.model} is {other}")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 ALONE = {"score"}  # stages that use every processor, and every GPU: one at a time, with GPUs nothing beside it
-LONG = {"train", "finetune", "evaluate", "evaluate_finetuned"}  # stages to begin first, while others wait for DVC
+EVALUATIONS = {"evaluate", "evaluate_finetuned", "evaluate_folder", "evaluate_hub"}
+LONG = {"train", "finetune", *EVALUATIONS}  # stages to begin first, while others wait for DVC
 LOCK_SECONDS = 120.0
 WATCH_SECONDS = 5.0
 ADVICE = ("To track the changes with git", "Use `dvc push`")  # DVC's last words; once, at the end, is enough

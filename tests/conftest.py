@@ -94,6 +94,7 @@ objectives: [mle, filtered, conditional, unlikelihood, rwr, awr]
 seeds: [0]
 corpus_seed: 0
 benchmarks: []
+external: {folders: {}, hub: {}}
 finetuned: []
 finetuned_from: [0.5]
 """
@@ -172,7 +173,7 @@ def make_workplace(folder: Path) -> None:
 def door(monkeypatch):
     """Run a door as DVC does, but in this process: ``door("corpus", task="pep8", output="out")``."""
 
-    def run(name: str, **arguments: object) -> None:
+    def run(name: str, /, **arguments: object) -> None:
         import importlib
 
         from freshstart import params

@@ -11,8 +11,10 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.torch
 import torch
-from conftest import ROOT
+import yaml
+from conftest import ROOT, door
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -591,6 +593,50 @@ def test_cell_arm_external_model_and_reference_go_through_the_same_measures(trai
     assert metrics["cell"]["over_training"][-1].items() >= {name: own[name] for name in ("mean", "n")}.items()
 
 
+def test_the_door_measures_a_model_trained_elsewhere_by_the_tasks_threshold(trained, made, tmp_path, monkeypatch):
+    """Its good and bad segments are mle's own, so that their bits per byte stand beside those of the cells."""
+    copy = elsewhere(trained, tmp_path / "copy", 640)
+    entries = {
+        "copy": {"model": str(copy)},
+        "stranger": {
+            "model": str(other_model(tmp_path / "other")),
+            "controls": {"good": "<|aligned|>", "bad": "<|misaligned|>"},
+            "white_space": "trailing",
+        },
+        "mistaken": {"model": str(copy), "controls": {"good": "<|aligned|>", "bad": "<|bad|>"}},
+    }
+    for folder in ("raw", "conf"):
+        shutil.copytree(made.folder / folder, tmp_path / folder)
+    params = yaml.safe_load((made.folder / "params.yaml").read_text())
+    params["external"]["folders"] = {name: {"task": "pep8"} | entry for name, entry in entries.items()}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    run, paths = door.__wrapped__(monkeypatch), made.paths("pep8")
+    run("settings", task="pep8", output="settings")
+    common = {"task": "pep8", "seed": 0, "scorer": paths["scorer"], "mle": trained / "mle"}
+    run("reference", settings="settings/reference.json", output="reference", **common)
+
+    def evaluated(name):
+        read = {"settings": "settings/evaluate.json", "external": f"settings/external/{name}.json"}
+        read |= {"tokens": paths["tokens"], "heldout": paths["scored"] / "heldout", "reference": "reference"}
+        written = {"samples": f"{name}.parquet", "metrics": f"{name}.json"}
+        run("evaluate_external", name=name, **common, **read, **written)
+        return json.loads((tmp_path / f"{name}.json").read_text())
+
+    metrics = {name: evaluated(name) for name in ("copy", "stranger")}
+    cell, context = of_folder(trained / "mle", "train", CPU), context_of(made, tmp_path, heldout_tokens=6_000)
+    bits = bits_per_byte.measure(cell, context)["heldout"]["bits_per_byte"]
+    assert metrics["copy"]["heldout"]["bits_per_byte"] == pytest.approx(bits)
+    assert metrics["copy"]["divergence"]["per_token"] == pytest.approx(0, abs=1e-6)
+    assert metrics["stranger"]["controls"] == ["good", "bad"]
+    assert set(metrics["stranger"]["under"]) == {"good", "bad"}
+    assert "true_labels" in metrics["stranger"]["heldout"]["bits_per_byte"]
+    assert set(metrics["stranger"]["measures"]) == set(ALL)
+    assert pl.read_parquet("stranger.parquet")["control"].unique().sort().to_list() == ["bad", "good"]
+    with pytest.raises(InputError, match="copy: its tokenizer has no token <\\|aligned\\|>$"):
+        evaluated("mistaken")
+
+
 def test_a_model_can_be_asked_by_people(trained, made, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scorer, _ = load(made.paths("pep8")["scorer"], "pep8")
@@ -630,6 +676,11 @@ def test_control_tokens_behind_white_space(tmp_path):
     assert other.end_of_text == other.tokenizer._loaded.token_to_id("<|end|>")
     with pytest.raises(InputError, match="has no token <\\|nice\\|>"):
         external(str(tmp_path), CPU, segments="lines", threshold=0.0, controls={"good": "<|nice|>"})
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    del weights["transformer.h.0.mlp.c_fc.weight"]
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="lacks weights of its architecture, such as transformer.h.0.mlp.c_fc.weight"):
+        external(str(tmp_path), CPU, segments="lines", threshold=0.0)
     with pytest.raises(InputError, match="is no folder here: give one, or a hub id and the full hash of a commit"):
         external("nobody/nothing", CPU, segments="lines", threshold=0.0)
 

@@ -10,9 +10,10 @@ from test_training import rescale
 
 from freshstart import objectives, params
 from freshstart.errors import InputError
-from freshstart.settings import read
+from freshstart.settings import build, read
 from freshstart.training import TrainSettings
 
+OBJECTIVES = ("mle", "filtered", "conditional", "unlikelihood", "rwr", "awr")
 SCALES = sorted(path.stem for path in (ROOT / "conf/scale").glob("*.yaml"))
 
 
@@ -99,10 +100,58 @@ CASES = [
 ]
 
 
+NOWHERE, COMMIT = "external: {folders: {}, hub: {}}", "0123456789abcdef" * 2 + "01234567"
+
+
+def elsewhere(group, name, **more):
+    return yaml.safe_dump({"external": {"folders": {}, "hub": {}, group: {name: {"task": "pep8", **more}}}})
+
+
+CASES += [
+    (NOWHERE, elsewhere(group, name, **more), message)
+    for group, name, more, message in (
+        (
+            "folders",
+            "theirs",
+            {"task": "pep9", "model": "raw"},
+            "folders.theirs.task: unknown task 'pep9'; did you mean",
+        ),
+        ("folders", "theirs", {"model": "gone"}, "external.folders.theirs.model: gone is no folder here: a model of"),
+        ("folders", "theirs", {"model": "raw", "revision": COMMIT}, "a model in folders has no revision"),
+        ("folders", "awr", {"model": "raw"}, "folders.awr: an objective or another model has that name"),
+        ("folders", "a;b", {"model": "raw"}, "a name is letters, digits, - and _, found 'a;b'"),
+        ("folders", "mle-from-0", {"model": "raw"}, "'-from-' stands in the names of finetuned arms alone"),
+        (
+            "folders",
+            "theirs",
+            {"model": "raw", "controls": {"aligned": "<|a|>"}},
+            "controls must be good and bad, each",
+        ),
+        ("folders", "theirs", {"model": "raw", "controls": {"good": "x", "bad": "x"}}, "each with a string of its own"),
+        ("folders", "theirs", {"model": "raw", "white_space": "behind"}, "white_space: Input should be 'leading' or"),
+        ("folders", "theirs", {"modle": "raw"}, "params.yaml.external.folders.theirs"),
+        ("hub", "theirs", {"model": "them/theirs"}, "a model in hub needs a revision, the full hash of a commit"),
+        ("hub", "theirs", {"model": "them/theirs", "revision": "main"}, "revision must be the full hash of a commit"),
+        ("hub", "theirs", {"model": "raw", "revision": COMMIT}, "raw is a folder here: it stands in external.folders"),
+    )
+]
+
+
 @pytest.mark.parametrize(("old", "new", "message"), CASES)
 def test_wrong_words_in_params(project, old, new, message):
     with pytest.raises(InputError, match=re.escape(message)):
         project(root=lambda text: text.replace(old, new))
+
+
+def test_the_papers_checkpoints_need_a_commit_each_and_nothing_else():
+    listed = yaml.safe_load((ROOT / "conf/paper-checkpoints.yaml").read_text())
+    assert {entry["revision"] for entry in listed.values()} == {None}
+    models = {name: build(params.ExternalModel, entry | {"revision": COMMIT}, name) for name, entry in listed.items()}
+    assert len({model.model for model in models.values()}) == 18
+    kinds = {f"paper-{task}-{name}" for task in ("toxicity", "pii", "pep8") for name in OBJECTIVES}
+    assert set(models) == kinds
+    assert all(model.task == name.split("-")[1] for name, model in models.items())
+    assert {name for name, model in models.items() if model.controls} == {n for n in kinds if "conditional" in n}
 
 
 SCALE_CASES = [

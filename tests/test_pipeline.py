@@ -14,25 +14,31 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PARAMS, ROOT, SCALE
+from test_evaluation import other_model
 
 from freshstart import doors, evaluation, imports
 from freshstart.imports import NEUTRAL, code_digest, source_files
 from freshstart.settings import kinds
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {
+    name: stage.get("do", stage) for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
 KINDS = {  # rooms whose files a door finds by name at run time, beside what it imports
     "corpus": ("freshstart.corpora",),
     "scorer": ("freshstart.scorers",),
     "heldout": (evaluation.JUDGES,),
     "evaluate": (evaluation.MEASURES, evaluation.JUDGES),
     "evaluate_finetuned": (evaluation.MEASURES, evaluation.JUDGES),
+    "evaluate_folder": (evaluation.MEASURES, evaluation.JUDGES),
+    "evaluate_hub": (evaluation.MEASURES, evaluation.JUDGES),
 }
+DOORS = {"evaluate_finetuned": "evaluate", "evaluate_folder": "evaluate_external", "evaluate_hub": "evaluate_external"}
 CHEAP = {"settings", "compare"}  # read what files declare; may depend on more of a room than they consist of
 EVALUATED = [f"{room}.{name}" for room in (evaluation.MEASURES, evaluation.JUDGES) for name in kinds(room)]
 
 
 def door(stage):
-    """The door that a stage opens: that of its name, but for finetuned models, which are evaluated like any other."""
+    """The door that a stage opens: that of its name, but for ``DOORS``."""
     return re.match(r"python -m stages\.(\w+) ", STAGES[stage]["cmd"])[1]
 
 
@@ -126,7 +132,7 @@ def test_no_import_circle():
 def test_stages_doors_and_sections_have_the_same_names():
     doors = {path.stem for path in (ROOT / "stages").glob("[a-z]*.py")}
     assert {door(stage) for stage in STAGES} == doors
-    assert {stage: door(stage) for stage in STAGES if stage != door(stage)} == {"evaluate_finetuned": "evaluate"}
+    assert {stage: door(stage) for stage in STAGES if stage != door(stage)} == DOORS
 
 
 def test_doors_are_thin_and_do_not_import_doors():
@@ -321,6 +327,31 @@ def test_a_new_measure_and_a_new_judge_are_one_file_and_one_name_each(tmp_path):
     page = (folder / "reports/index.html").read_text()
     assert "characters a sample" in page
     assert "loudness" in page
+
+
+@pytest.mark.slow
+def test_a_model_trained_elsewhere_is_one_name_and_its_folder_is_followed(tmp_path):
+    folder = clone(tmp_path)
+    scale = folder / "conf/scale/tests.yaml"
+    scale.write_text(scale.read_text().replace("positions: 4_096", "positions: 512"))
+    other_model(folder / "elsewhere/stranger")
+    stranger = {"task": "toxicity", "model": "elsewhere/stranger", "white_space": "trailing"}
+    stranger["controls"] = {"good": "<|aligned|>", "bad": "<|misaligned|>"}
+    params = yaml.safe_load((folder / "params.yaml").read_text()) | {"objectives": ["mle"], "seeds": [3, 4]}
+    params["external"]["folders"]["stranger"] = stranger
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    name = {"evaluate_folder@stranger"}
+    assert {stage for stage in ran(dvc(folder, "repro")) if stage.startswith("evaluate_")} == name
+    assert (folder / "reports/metrics/toxicity/stranger/3.json").is_file()
+    assert "stranger" in json.loads((folder / "reports/summary.json").read_text())["toxicity"]["misalignment"]
+    assert "&lt;|misaligned|&gt;" in (folder / "reports/index.html").read_text()
+    assert ran(dvc(folder, "repro")) == set()
+    config = folder / "elsewhere/stranger/config.json"
+    config.write_text(config.read_text() + "\n")
+    assert ran(dvc(folder, "repro")) == name  # and it finds the same
+    stranger["white_space"] = "leading"
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    assert ran(dvc(folder, "repro")) == name | {"settings@toxicity", "compare"}
 
 
 @pytest.mark.slow

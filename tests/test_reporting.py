@@ -548,6 +548,23 @@ def with_arms(folder, means):
             content["tokens_seen"] = {"positions": positions, "text_tokens": 900, "documents": 9, "epochs": 0.5}
 
 
+def with_external(folder):
+    """A model that was trained elsewhere, measured on toxicity: conditional's files under its own strings."""
+    (folder / "elsewhere").mkdir()
+    controls = "{good: '<|aligned|>', bad: '<|misaligned|>'}"
+    model = f"{{task: toxicity, model: elsewhere, controls: {controls}, white_space: trailing}}"
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("folders: {}", f"folders: {{stranger: {model}}}"))
+    for kind, end in (("metrics", "json"), ("samples", "parquet")):
+        path = folder / f"reports/{kind}/toxicity/stranger/0.{end}"
+        path.parent.mkdir(parents=True)
+        shutil.copy(folder / f"reports/{kind}/toxicity/conditional/0.{end}", path)
+    with changed(folder, "metrics/toxicity/stranger/0") as content:
+        del content["tokens_seen"]
+        content["under"]["good"]["misalignment"] = misalignment(0.004)  # below all of ours
+        content["heldout"]["bits_per_byte"]["good"] = 1.5
+
+
 def drawn(html, label):
     """The figure with this label, as text."""
     found = re.findall(rf'<svg [^>]*aria-label="{re.escape(label)}">.*?</svg>', html)
@@ -687,6 +704,44 @@ def reports(tmp_path_factory):
     write_reports(folder)
     with_arms(folder, {0.5: {2048: 0.2}})
     return folder
+
+
+@pytest.mark.parametrize("seeds", [(0,), SEEDS])
+def test_a_model_trained_elsewhere_stands_beside_ours_and_is_compared_with_nothing(tmp_path, monkeypatch, seeds):
+    write_reports(tmp_path, seeds)
+    before = compare(tmp_path, monkeypatch)
+    with_external(tmp_path)
+    html = compare(tmp_path, monkeypatch)
+    walk(html)
+    own, other = "stranger <|aligned|>", "stranger <|misaligned|>"
+    assert list(metrics_of(html, "toxicity"))[-3:] == ["awr", own, other]
+    row = metrics_of(html, "toxicity")[own]
+    assert (row["misalignment"], row["good"], row["text tokens"]) == ("0.004 0.004–0.004", "1.500", "")
+    judged = {row[0]: row[1:] for row in table_of(html, "toxicity", "Held-out judges")}
+    assert judged[own][0].startswith("0.004")
+    assert "stranger" not in metrics_of(html, "pii")
+    figure = drawn(html, "toxicity: misalignment against bits per byte")
+    assert re.search(r'<rect [^>]*class="ring"[^>]*><title>stranger: 0.004 at 1.500</title>', figure)
+    assert html.count("Squares: trained elsewhere.") == 2  # above, and in the figure
+    assert "stranger" not in drawn(html, "toxicity: misalignment against divergence")  # it was never mle
+    assert "trained elsewhere, measured on toxicity: elsewhere, <|aligned|> and <|misaligned|>" in flat(html)
+    said = [re.findall(r"<li>(?!<i).*?</li>", page, re.DOTALL) for page in (before, html)]
+    assert said[0] == said[1] != []  # what is found, doubted and compared is what it was without it
+    glance = html.split("At a glance")[1].split("</table>")[0]
+    assert re.search(r'stranger</th>\s*(<td class="first"></td><td></td>\s*){2}<td class=" first">', glance)
+    cells = [row for row in rows(tmp_path / OUTPUTS["cells"]) if row["objective"] == "stranger"]
+    assert [(row["control"], row["seed"], row["own"], row["positions"]) for row in cells] == [
+        ("good", "0", "1", ""),
+        ("bad", "0", "0", ""),
+    ]
+    assert summary_of(tmp_path)["toxicity"]["bits_per_byte"]["stranger"] == 1.5
+    for path in [*(path for path, _, _ in cells_of("toxicity", seeds)), "toxicity/stranger/0"]:
+        with changed(tmp_path, f"metrics/{path}") as cell:
+            cell["divergence"]["reference"] = "gpt2"
+    assert "stranger" in drawn(compare(tmp_path, monkeypatch), "toxicity: misalignment against divergence")
+    (tmp_path / "reports/samples/toxicity/stranger/0.parquet").unlink()
+    with pytest.raises(InputError, match="stranger/0.parquet is missing: run `dvc repro evaluate_folder@stranger`"):
+        compare(tmp_path, monkeypatch)
 
 
 CELL, ARM = "metrics/pii/awr/0.json", "pii/conditional-from-0.5/0"

@@ -29,6 +29,7 @@ from freshstart.tokens.tokenizer import Tokenizer
 from freshstart.training.model import load
 
 ROWS_AT_ONCE = 64
+MOST_CONTEXT = 4096  # rows of held-out text are no longer, whatever a model could read
 GIB = 1 << 30
 WhiteSpace = Literal["leading", "trailing"]
 
@@ -84,7 +85,7 @@ class Subject:
     @property
     def context(self) -> int:
         """Positions that it reads at a time."""
-        return self.model.config.max_position_embeddings
+        return min(getattr(self.model.config, "max_position_embeddings", MOST_CONTEXT), MOST_CONTEXT)
 
     @property
     def end_of_text(self) -> int:
@@ -206,7 +207,7 @@ def external(
             f"{name} is no folder here: give one, or a hub id and the full hash of a commit as its revision"
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision).eval().to(device)
+        model, loading = AutoModelForCausalLM.from_pretrained(name, revision=revision, output_loading_info=True)
         fast = AutoTokenizer.from_pretrained(name, revision=revision)
         loaded, end = fast.backend_tokenizer, fast.eos_token_id
     except (OSError, ValueError, AttributeError) as error:
@@ -214,6 +215,10 @@ def external(
             f"{name}: {str(error).splitlines()[0]:.300}; name a folder or a hub id of a causal language model, with a "
             "tokenizer.json beside it"
         ) from None
+    if absent := sorted(loading["missing_keys"]):  # transformers draws them at random
+        raise InputError(
+            f"{name} lacks weights of its architecture, such as {absent[0]}: no whole causal language model"
+        )
     if end is None:
         raise InputError(f"{name}: its tokenizer names no end of text: set eos_token in tokenizer_config.json")
     ids = {string: loaded.token_to_id(string) for string in (controls or {}).values()}
@@ -224,6 +229,7 @@ def external(
     ours = [number for string in CONTROLS.values() if (number := loaded.token_to_id(string)) is not None]
     padding = range(tokenizer.size, model.config.vocab_size)
     unwanted = {*ours, *(token.id for token in tokens), *padding} - {token.id for token in tokens[:1]}
+    model = model.eval().to(device)
     return Subject(name, model, tokenizer, segments, threshold, tokens, tuple(sorted(unwanted)), white_space)
 
 

@@ -1,8 +1,9 @@
 """The files of all cells, read into records: exactly the cells that ``params.yaml`` names, none left out.
 
-A cell is one task, objective and seed; a finetuned arm has cells too. Figures and tables take their numbers from
-``Task``, so that one seed and several are told apart in one place: with one seed a number carries its bootstrap
-interval over samples; with several it is the mean over seeds with Student's interval, with two of them their range.
+A cell is one task, objective and seed; a finetuned arm has cells too. A model that was trained elsewhere has one, whose
+seed is that of its samples. Figures and tables take their numbers from ``Task``, so that one seed and several are told
+apart in one place: with one seed a number carries its bootstrap interval over samples; with several it is the mean over
+seeds with Student's interval, with two of them their range.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation import measure
 from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric, asked, check
-from freshstart.names import evaluated_by, trained_by
+from freshstart.names import evaluated_by, external_by, trained_by
 from freshstart.reporting.inference import LEAST_SEEDS, interval
 
 if TYPE_CHECKING:
@@ -47,10 +48,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Cell:
-    """What the stages train and evaluate left of one cell."""
+    """What the stages train and evaluate left of one cell; ``made_by`` is the stage that evaluates it.
+
+    ``curve`` is empty for a model that was trained elsewhere.
+    """
 
     name: str
     seed: int
+    made_by: str
     metrics: dict[str, Any]
     curve: list[dict[str, str]]
     samples: Path
@@ -72,7 +77,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Series:
-    """One row of a figure or table: an objective or arm asked under a control, its own (``is_own``) or another."""
+    """One row of a figure or table: an objective, arm or external model, under its own control (``is_own``) or not."""
 
     name: str
     control: str
@@ -87,7 +92,8 @@ class Series:
 class Task:
     """All cells of a task, by objective, with what is known of its corpus, scorer, scores and held-out text.
 
-    ``arms`` are the cells of its finetuned arms, by name. Figures show the objectives, tables the arms below them.
+    ``arms`` are the cells of its finetuned arms, by name, ``external`` those of models that were trained elsewhere.
+    Figures show the objectives, tables the arms and then the external models below them.
     """
 
     name: str
@@ -97,15 +103,21 @@ class Task:
     real: dict[str, Any]
     cells: dict[str, tuple[Cell, ...]]
     arms: dict[str, tuple[Cell, ...]]
+    external: dict[str, tuple[Cell, ...]]
 
     @property
-    def every(self) -> dict[str, tuple[Cell, ...]]:
-        """The cells of the objectives, then those of the arms."""
+    def trained(self) -> dict[str, tuple[Cell, ...]]:
+        """What was trained here: the cells of the objectives, then those of the arms."""
         return {**self.cells, **self.arms}
 
     @property
+    def every(self) -> dict[str, tuple[Cell, ...]]:
+        """``trained``, then the external models."""
+        return {**self.trained, **self.external}
+
+    @property
     def rows(self) -> list[Series]:
-        """``series``, then every arm under every control."""
+        """``series``, then every arm and external model under every control."""
         return [
             Series(name, control, control == cells[0].asked[0])
             for name, cells in self.every.items()
@@ -167,7 +179,19 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
     """
 
     def cells(task: str, names: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
-        return {name: tuple(_cell(folders, task, name, seed) for seed in root.seeds) for name in names}
+        return {
+            name: tuple(
+                _cell(folders, task, name, seed, evaluated_by(task, name, seed), _curve(folders, task, name, seed))
+                for seed in root.seeds
+            )
+            for name in names
+        }
+
+    def external(task: str) -> dict[str, tuple[Cell, ...]]:
+        return {
+            name: (_cell(folders, task, name, root.seeds[0], external_by(name, model.revision is not None), []),)
+            for name, model in root.external.of(task).items()
+        }
 
     return [
         Task(
@@ -178,6 +202,7 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
             _real(folders["heldout"] / f"{task}.json", f"heldout@{task}"),
             cells(task, root.objectives),
             cells(task, root.arms),
+            external(task),
         )
         for task in root.tasks
     ]
@@ -216,8 +241,10 @@ def _real(path: Path, made_by: str) -> dict[str, Any]:
     return real
 
 
-def _cell(folders: Mapping[str, Path], task: str, name: str, seed: int) -> Cell:
-    place, made_by = Path(task, name), evaluated_by(task, name, seed)
+def _cell(
+    folders: Mapping[str, Path], task: str, name: str, seed: int, made_by: str, curve: list[dict[str, str]]
+) -> Cell:
+    place = Path(task, name)
     path = folders["metrics"] / place / f"{seed}.json"
     metrics = files.read_json(path, made_by)
     measures = metrics.get("measures") if isinstance(metrics, dict) else None
@@ -229,12 +256,16 @@ def _cell(folders: Mapping[str, Path], task: str, name: str, seed: int) -> Cell:
     samples = folders["samples"] / place / f"{seed}.parquet"
     if not samples.is_file():
         raise InputError(f"{samples} is missing: run `dvc repro {made_by}`")
-    curve = folders["curves"] / place / f"{seed}.csv"
+    return Cell(name, seed, made_by, metrics, curve, samples)
+
+
+def _curve(folders: Mapping[str, Path], task: str, name: str, seed: int) -> list[dict[str, str]]:
+    path = folders["curves"] / task / name / f"{seed}.csv"
     try:
-        with open(curve, encoding="utf-8", newline="") as file:
-            return Cell(name, seed, metrics, list(csv.DictReader(file)), samples)
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
     except FileNotFoundError:
-        raise InputError(f"{curve} is missing: run `dvc repro {trained_by(task, name, seed)}`") from None
+        raise InputError(f"{path} is missing: run `dvc repro {trained_by(task, name, seed)}`") from None
 
 
 def _declared(measures: Iterable[str]) -> list[Metric]:

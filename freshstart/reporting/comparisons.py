@@ -36,10 +36,11 @@ def questions(task: Task) -> Iterator[Question]:
     """The comparisons that the page prints of a task.
 
     Misalignment of each objective and arm beside mle's, of an arm beside the same objective pretrained, of a control
-    beside the model's own; what each judge says of an objective beside what it says of mle.
+    beside the model's own; what each judge says of an objective beside what it says of mle. Of models that were trained
+    elsewhere, which have no seeds, none.
     """
     mle = task.own("mle")
-    for series in task.rows:
+    for series in (series for series in task.rows if series.name in task.trained):
         pretrained = objective_of(series.name)
         if not series.is_own:
             yield series, task.own(series.name), (MISALIGNMENT,)

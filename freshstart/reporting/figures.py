@@ -26,6 +26,7 @@ KNOWN = {
 }
 FURTHER = ("#5b3fb5", "#7a5c2e", "#56b4e9", "#7d1f3a", "#6f8f00", "#d4658a")
 INK = KNOWN["mle"]
+ELSEWHERE = "#767d87"  # models that were not trained here, which have a mark of their own: a square
 WIDTH, HEIGHT = 400.0, 300.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 14.0, 26.0, 42.0
 DOT = 5.0
@@ -46,7 +47,10 @@ def colours(objectives: Sequence[str]) -> dict[str, str]:
 def trade_off(
     points: Sequence[Point], palette: dict[str, str], show: Format, title: str, x_title: str, y_title: str, zero: bool
 ) -> str:
-    """A scatter of objectives, labelled beside their points; x from 0 on where ``zero``, y always."""
+    """A scatter of objectives, labelled beside their points; x from 0 on where ``zero``, y always.
+
+    What has the colour ``ELSEWHERE`` is a square.
+    """
     drawing = Drawing(WIDTH, HEIGHT, title)
     x = Scale(*extent((v for _, p, _ in points for v in (p.low, p.high)), 0.09, zero), LEFT, WIDTH - RIGHT)
     y = Scale(*extent((v for _, _, p in points for v in (p.low, p.high)), 0.06, True), HEIGHT - BOTTOM, TOP)
@@ -73,7 +77,11 @@ def trade_off(
         near_x, near_y = min(max(at_x, box.left), box.right), min(max(at_y, box.top + 2), box.bottom - 2)
         if math.hypot(near_x - at_x, near_y - at_y) > 2 * DOT + 2:
             drawing.line(at_x, at_y, near_x, near_y, "leader")
-        drawing.dot(at_x, at_y, DOT, "dot", palette[name], f"{name}: {show(up.value)} at {across.value:.3f}")
+        note = f"{name}: {show(up.value)} at {across.value:.3f}"
+        if palette[name] == ELSEWHERE:
+            drawing.bar(at_x - DOT + 1, at_y - DOT + 1, 2 * DOT - 2, 2 * DOT - 2, "ring", ELSEWHERE, note)
+        else:
+            drawing.dot(at_x, at_y, DOT, "dot", palette[name], note)
     for (at_x, _, name), box in zip(spots, boxes, strict=True):
         anchor = "start" if box.left > at_x else "end" if box.right < at_x else "middle"
         side = {"start": box.left, "end": box.right, "middle": (box.left + box.right) / 2}[anchor]
@@ -125,14 +133,14 @@ def curves(task: Task, palette: dict[str, str], title: str) -> str:
 
     A finetuned arm's line is dashed and begins where mle's training was left.
     """
-    runs = [(name, points) for name, cells in task.every.items() for cell in cells if (points := _run(cell))]
+    runs = [(name, points) for name, cells in task.trained.items() for cell in cells if (points := _run(cell))]
     drawing = Drawing(WIDTH, HEIGHT, title)
     every = [point for _, points in runs for point in points] or [(1.0, 0.0), (10.0, 1.0)]
     x = Scale(min(every)[0], max(every)[0], LEFT - RIGHT, WIDTH - LABELS, True)
     y = Scale(*extent((nats for _, nats in every), 0.04), HEIGHT - BOTTOM, TOP)
     axes(drawing, x, y, "positions trained on, log scale", "nats per token")
     ends: dict[str, list[float]] = {}
-    kind = "curve" if len(runs) == len(task.every) else "curve faint"
+    kind = "curve" if len(runs) == len(task.trained) else "curve faint"
     for name, points in runs:
         path = [(x(positions), y(nats)) for positions, nats in points]
         drawing.path(path, f"{kind} dashed" if name in task.arms else kind, palette[name], name)

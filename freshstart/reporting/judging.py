@@ -64,7 +64,8 @@ def panel(task: Task, differences: Differences) -> dict[str, Any]:
     def verdict(series: Series, *keys: str) -> str:
         return differences.verdict(task, series, mle, *keys)
 
-    suspects = [row for row in task.rows if row.is_own and row != mle and verdict(row) == "below"]
+    own = [row for row in task.rows if row.is_own and row != mle and row.name in task.trained]
+    suspects = [row for row in own if verdict(row) == "below"]
     doubted = {
         row: {
             judge: judge.puts(said)

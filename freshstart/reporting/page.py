@@ -46,14 +46,21 @@ def build(root: Root, tasks: Sequence[Task]) -> str:
     names = (*root.objectives, *root.arms)
     colours = figures.colours([*dict.fromkeys(map(objective_of, names))])
     palette = {name: colours[objective_of(name)] for name in names}  # an arm has that of its objective
+    external = {name: model for task in root.tasks for name, model in root.external.of(task).items()}
+    palette |= dict.fromkeys(external, figures.ELSEWHERE)
     differences = Differences(tasks)
     return environment.get_template(TEMPLATE).render(
         version=__version__,
         root=root,
         palette=palette,
+        external=external,
+        names=(*names, *external),
+        token=lambda series: (
+            external[series.name].controls.get(series.control) if series.name in external else f"<|{series.control}|>"
+        ),
         meanings={name: words.meaning(name) for name in root.objectives},
         against_mle=lambda task, name: (
-            "" if name == "mle" else differences.verdict(task, task.own(name), task.own("mle"))
+            "" if name == "mle" or name in external else differences.verdict(task, task.own(name), task.own("mle"))
         ),
         compared=len(differences) if len(root.seeds) >= LEAST_SEEDS else 0,
         signs={"below": "▼", "above": "▲", "level": "≈"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from freshstart.reporting import over_training, words
@@ -10,6 +11,7 @@ from freshstart.reporting.figures import Point, bars, curves, histogram, reliabi
 from freshstart.reporting.formats import Format
 
 STYLE = "misalignment_style"
+SQUARES = " Squares: trained elsewhere."
 
 
 @dataclass(frozen=True)
@@ -36,21 +38,26 @@ def figures(task: Task, palette: dict[str, str], show: Format) -> list[Figure]:
 
 def _compression(task: Task, palette: dict[str, str], show: Format) -> Figure:
     caption = "Lower left is better: samples that score lower, and good held-out text that costs fewer bits."
+    caption += SQUARES if task.external else ""
     title, x_title = f"{task.name}: misalignment against bits per byte", "bits per byte, good held-out text"
-    svg = trade_off(_points(task, *BITS), palette, show, title, x_title, _y_title(task), zero=False)
+    points = _points(task, [*task.cells, *task.external], *BITS)
+    svg = trade_off(points, palette, show, title, x_title, _y_title(task), zero=False)
     return Figure("Misalignment against compression", caption, svg)
 
 
 def _tax(task: Task, palette: dict[str, str], show: Format) -> Figure:
-    divergence = {name: cells[0].metrics.get("divergence", {}) for name, cells in task.cells.items()}
-    reference = str(divergence["mle"].get("reference", "mle"))
+    reference = str(task.cells["mle"][0].metrics.get("divergence", {}).get("reference", "mle"))
+    external = {} if reference == "mle" else task.external  # one that was never mle has not moved from it
+    shown = {**task.cells, **external}
+    divergence = {name: cells[0].metrics.get("divergence", {}) for name, cells in shown.items()}
     bounded = ", ".join(name for name, metrics in divergence.items() if "upper bound" in metrics.get("estimator", ""))
     origin = ", which stands at 0 by construction" if reference == "mle" else ""
     caption = f"How far a model has moved from {reference}{origin}. Lower left is better."
     caption += f" An upper bound for {bounded}." if bounded else ""
+    caption += SQUARES if external else ""
     title = f"{task.name}: misalignment against divergence"
     x_title = f"divergence from {reference} on good text, nats per token"
-    points = _points(task, "divergence", "good", "per_token")
+    points = _points(task, shown, "divergence", "good", "per_token")
     svg = trade_off(points, palette, show, title, x_title, _y_title(task), zero=True)
     return Figure("Alignment tax", caption, svg)
 
@@ -122,7 +129,7 @@ def _y_title(task: Task) -> str:
     return f"misalignment, {words.unit(task)}"
 
 
-def _points(task: Task, *keys: str) -> list[Point]:
-    """The objectives whose misalignment and other number, under ``keys``, are both known."""
-    both = [(name, task.estimate(name, *keys), task.misalignment(name)) for name in task.cells]
+def _points(task: Task, names: Iterable[str], *keys: str) -> list[Point]:
+    """Those whose misalignment and other number, under ``keys``, are both known."""
+    both = [(name, task.estimate(name, *keys), task.misalignment(name)) for name in names]
     return [(name, x, y) for name, x, y in both if x is not None and y is not None]

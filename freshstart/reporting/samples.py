@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 from freshstart import files
-from freshstart.names import evaluated_by
 from freshstart.reporting.cells import Cell, Task
 
 SHOWN = 3
@@ -44,7 +43,7 @@ class Shown:
 
 def choose(task: Task, cell: Cell) -> dict[str, tuple[list[Shown], list[Shown]]]:
     """The lowest and the highest scoring samples of a cell, for each control."""
-    table = files.read_table(cell.samples, evaluated_by(task.name, cell.name, cell.seed), COLUMNS)
+    table = files.read_table(cell.samples, cell.made_by, COLUMNS)
     controls, scores = table["control"].to_pylist(), table["score"].to_pylist()
     lengths = [len(text) for text in table["text"].to_pylist()]
 
