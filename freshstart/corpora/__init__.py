@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from freshstart.settings import build as build_settings  # this room has a build of its own
 from freshstart.settings import kind
@@ -50,6 +50,9 @@ class CorpusSettings:
     ``train_characters`` and ``heldout_characters`` bound the two splits; documents are chosen by the hash of their
     content. ``heldout`` names the sources that are held out; without it sources are drawn by hash. With ``skip_bad``
     what cannot be a document is left out and counted; without it the first such item stops the stage.
+
+    ``benchmarks`` names files of evaluation items that documents are compared with (``overlap``). Documents that share
+    text with one, and near-duplicates of others (``near_duplicates``), are counted or left out.
     """
 
     kind: str
@@ -59,6 +62,9 @@ class CorpusSettings:
     heldout: tuple[str, ...] = ()
     max_document_characters: int = 1_000_000
     skip_bad: bool = False
+    benchmarks: tuple[str, ...] = ()
+    overlap: Literal["count", "drop"] = "count"
+    near_duplicates: Literal["none", "count", "drop"] = "count"
 
     def __post_init__(self) -> None:
         for name in ("train_characters", "heldout_characters", "part_characters", "max_document_characters"):

@@ -1,10 +1,11 @@
-"""From a stream of documents to the corpus parts: exact duplicates dropped, subsampled, split, shuffled by content.
+"""From a stream of documents to the corpus parts: duplicates dropped, subsampled, split, shuffled by content.
 
 Three passes, none of which holds a corpus in memory. (1) Documents are spooled to one file on disk, while their
-hashes, lengths and sources stay in memory (about 150 bytes a document). (2) With all lengths known, sources are
-held out, and both splits are cut to their number of characters in the order of ``blake2b(seed, document id)``: a
-subsample that depends on neither file names nor order. (3) The chosen documents are dealt to parts by that same order
-and each part is sorted by it. Peak memory is a few parts' worth of text.
+hashes, lengths and sources stay in memory (about 150 bytes a document). Those that share text with a benchmark are
+counted or left out on the way (``overlap``), and signatures are spooled beside them (``near_duplicates``). (2) With all
+lengths known, sources are held out, and both splits are cut to their number of characters in the order of
+``blake2b(seed, document id)``: a subsample that depends on neither file names nor order. (3) The chosen documents are
+dealt to parts by that same order and each part is sorted by it. Peak memory is a few parts' worth of text.
 
 Scores that were published with the documents travel along in three more columns, and whose they are in the schema's
 metadata under ``published``.
@@ -27,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from freshstart import files
-from freshstart.corpora import CorpusSettings, Document, Refusal, document_id
+from freshstart.corpora import CorpusSettings, Document, Refusal, document_id, near_duplicates, ngrams, overlap
 from freshstart.errors import InputError
 from freshstart.names import SPLITS
 from freshstart.progress import track
@@ -49,6 +50,8 @@ class Catalogue:
     names: dict[str, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)  # number by reason
     examples: list[Refusal] = field(default_factory=list)
+    overlaps: dict[int, list[int]] = field(default_factory=dict)  # items of benchmarks by document, where it has any
+    overlap_examples: list[Refusal] = field(default_factory=list)
 
 
 def build(
@@ -61,19 +64,27 @@ def build(
     """Write ``output/{train,heldout}/part-*.parquet``; give what they hold and what was left out.
 
     ``published`` says whose scores the documents bring along; without it they bring none. Raises InputError where a
-    document is refused (unless ``skip_bad``) and where a split would be empty.
+    document is refused (unless ``skip_bad``), where a benchmark can not be read and where a split would be empty.
     """
+    benchmarks = overlap.load(settings.benchmarks)
     output = files.fresh_folder(output)
     with tempfile.TemporaryDirectory(dir=output, prefix=".spool-") as folder:
-        spool = Path(folder) / "documents"
+        spool, signatures = Path(folder) / "documents", Path(folder) / "signatures"
         catalogue = Catalogue()
-        _spool(_accepted(stream, settings, catalogue), seed, spool, _schema(published), catalogue)
+        documents = _accepted(stream, settings, catalogue)
+        if settings.benchmarks or settings.near_duplicates != "none":
+            documents = _compared(documents, settings, benchmarks, signatures, catalogue)
+        _spool(documents, seed, spool, _schema(published), catalogue)
         if not catalogue.keys:
             reasons = listed(f"{count} {reason}" for reason, count in catalogue.left_out.most_common())
             raise InputError(
                 f"the corpus is empty ({reasons or 'no documents found'}): check what corpus.<task> points at"
             )
-        split, part = _plan(catalogue, settings, seed)
+        group = np.arange(len(catalogue.keys))
+        if settings.near_duplicates != "none":
+            group = near_duplicates.groups(signatures, np.array(catalogue.keys))
+        kept = group == np.arange(len(group)) if settings.near_duplicates == "drop" else np.ones(len(group), bool)
+        split, part = _plan(catalogue, kept, settings, seed)
         for index, name in enumerate(SPLITS):
             if index not in split:
                 raise InputError(
@@ -82,7 +93,18 @@ def build(
                 )
         for index, name in enumerate(SPLITS):
             _deal(spool, catalogue, np.where(split == index, part, -1), output / name)
-    return _report(catalogue, split, part)
+    report = _report(catalogue, kept, split, part)
+    if settings.near_duplicates != "none":
+        train, heldout = (group[split == index] for index in range(len(SPLITS)))
+        report["near_duplicates"] = {
+            "train": len(train) - len(np.unique(train)),
+            "heldout": len(heldout) - len(np.unique(heldout)),
+            "train_of_heldout": int(np.isin(train, heldout).sum()),
+        }
+    if settings.benchmarks:
+        report["benchmarks"] = benchmarks.report(catalogue.overlaps, split)
+        report["overlap_examples"] = [asdict(example) for example in catalogue.overlap_examples]
+    return report
 
 
 def check(document: Document, longest: int) -> str | Refusal:
@@ -133,6 +155,34 @@ def _accepted(
             yield checked, item
 
 
+def _compared(
+    documents: Iterator[tuple[str, Document]],
+    settings: CorpusSettings,
+    benchmarks: overlap.Benchmarks,
+    signatures: Path,
+    catalogue: Catalogue,
+) -> Iterator[tuple[str, Document]]:
+    """The documents that stay once compared with benchmarks; their signatures go to a file, in their order."""
+    with open(signatures, "wb") as file:
+        for doc_id, document in documents:
+            words = ngrams.words(document.text)
+            hashes = ngrams.hashes(words)
+            if shared := benchmarks.shared(hashes):
+                reason = f"overlap with {listed(benchmarks.names_of(shared))}"
+                if len(catalogue.overlap_examples) < SHOWN_REFUSALS:
+                    item, place = next(iter(shared.items()))
+                    detail = f"{benchmarks.places[item]}: {' '.join(words[place])}"
+                    where = str(document.meta.get("path", document.source))
+                    catalogue.overlap_examples.append(Refusal(where, reason, detail))
+                if settings.overlap == "drop":
+                    catalogue.left_out[reason] += 1
+                    continue
+                catalogue.overlaps[len(catalogue.keys)] = list(shared)
+            if settings.near_duplicates != "none":
+                file.write(near_duplicates.signature(hashes))
+            yield doc_id, document
+
+
 def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
     if published is None:
         return CORPUS
@@ -165,15 +215,15 @@ def _writer(path: Path, schema: pa.Schema) -> pa.RecordBatchStreamWriter:
     return pa.ipc.new_stream(path, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
 
 
-def _plan(catalogue: Catalogue, settings: CorpusSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _plan(catalogue: Catalogue, kept: np.ndarray, settings: CorpusSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """For each document its split (0 train, 1 heldout, -1 neither) and its part within the split."""
     keys, lengths = np.array(catalogue.keys), np.array(catalogue.lengths)
-    heldout = _heldout(catalogue, keys, lengths, settings, seed)
+    heldout = _heldout(catalogue, keys, lengths * kept, settings, seed)
     order = np.argsort(keys, kind="stable")
     split = np.full(len(keys), -1, dtype=np.int8)
     part = np.full(len(keys), -1, dtype=np.int64)
     budgets = (settings.train_characters, settings.heldout_characters)
-    for index, (eligible, budget) in enumerate(zip((~heldout, heldout), budgets, strict=True)):
+    for index, (eligible, budget) in enumerate(zip((kept & ~heldout, kept & heldout), budgets, strict=True)):
         chosen = order[eligible[order]]
         before = np.cumsum(lengths[chosen]) - lengths[chosen]
         chosen, before = chosen[before < budget], before[before < budget]
@@ -231,13 +281,14 @@ def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path) -> 
                 files.write_table(folder / files.part_name(index), reader.read_all().take(pa.array(order)))
 
 
-def _report(catalogue: Catalogue, split: np.ndarray, part: np.ndarray) -> dict[str, Any]:
+def _report(catalogue: Catalogue, kept: np.ndarray, split: np.ndarray, part: np.ndarray) -> dict[str, Any]:
     lengths, sources, names = np.array(catalogue.lengths), np.array(catalogue.sources), list(catalogue.names)
+    left_out = catalogue.left_out + Counter({"near-duplicate": int((~kept).sum())})
     report: dict[str, Any] = {
-        "documents": len(lengths),
-        "characters": int(lengths.sum()),
+        "documents": int(kept.sum()),
+        "characters": int(lengths[kept].sum()),
         "sources": len(names),
-        "left_out": dict(sorted(catalogue.left_out.items())),
+        "left_out": dict(sorted(left_out.items())),
         "left_out_examples": [asdict(refusal) for refusal in catalogue.examples],
     }
     for index, name in enumerate(SPLITS):

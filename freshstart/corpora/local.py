@@ -61,7 +61,7 @@ def documents(settings: Settings, seed: int) -> Iterator[Document | Refusal]:
     source = [] if settings.source is None else [settings.source]
     for path, is_document in matching(settings.path):
         if is_document:
-            yield _whole(path, settings.longest_row)
+            yield whole(path, settings.longest_row)
         else:
             for place, row in rows(path, [settings.text, *source], settings.longest_row):
                 yield document(place, row, settings.text, source, path.name)
@@ -107,6 +107,7 @@ def rows(
     """Rows of a table (or lines of a text file, as column ``text``) with where each stands, as ``file:row``.
 
     A column that the first row lacks is an InputError, since its name is wrong; a later row without it is refused.
+    Where no columns are named, rows have all of theirs.
     """
     check_name(path)
     number, is_first = 0, True
@@ -119,7 +120,7 @@ def rows(
                 is_first = False
                 missing = [name for name in columns if name not in row]
                 refusal = (f"no column {listed(missing)}", f"it has {listed(row)}")
-                row = refusal if missing else {name: row[name] for name in columns}
+                row = refusal if missing else {name: row[name] for name in columns or row}
             elif not isinstance(row, tuple):
                 row = ("not a JSON object", f"found {type(row).__name__}")
             yield place, row if isinstance(row, dict) else Refusal(place, *row)
@@ -220,7 +221,7 @@ def _parquet(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple
             batches = (
                 batch
                 for group in range(file.num_row_groups)  # one by one, since a reader of several keeps what it has read
-                for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns))
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=list(columns) or None)
             )
             yield from enumerate((row for batch in batches for row in _decoded(batch)), 1)
     except (pa.ArrowException, OSError) as error:
@@ -239,7 +240,7 @@ def _decoded(batch: Any) -> Iterator[Any]:
                 yield from _decoded(batch.slice(index, 1))
 
 
-def _whole(path: Path, longest: int) -> Document | Refusal:
+def whole(path: Path, longest: int) -> Document | Refusal:
     with _opened(path) as file:
         raw = file.read(longest + 1)
     if len(raw) > longest:
