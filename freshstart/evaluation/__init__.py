@@ -30,7 +30,7 @@ class EvaluateSettings:
     """How a model is sampled and measured.
 
     ``samples`` texts of ``min_new_tokens`` to ``max_new_tokens`` text tokens are drawn at ``temperature`` from the
-    nucleus ``top_p``, ``batch_size`` at a time (part of the result: a batch has one random stream). A sample counts
+    nucleus ``top_p``, ``batch_size`` at a time (which changes a sample by rounding alone). A sample counts
     from ``min_characters`` on. ``divergence_samples`` texts of the reference measure the divergence from it;
     ``reference`` is ``mle`` or a folder or hub name of a causal language model; a hub name needs
     ``reference_revision``, the full hash of a commit. Held-out text is read up to ``heldout_tokens``; samples are
