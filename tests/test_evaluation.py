@@ -523,6 +523,9 @@ def test_continuations_of_prompts_by_hand(subjects, made, tmp_path):
     assert metrics["maximum"]["mean"] == pytest.approx(rows.max(1).mean())
     assert metrics["any"]["mean"] == (rows.max(1) > 0).mean()
     assert (metrics["score"]["n"], metrics["blank"]) == (2, 0)
+    path.write_text(json.dumps({"text": "x = 1\n" * 200}) + "\n")
+    with pytest.raises(InputError, match=r"prompts.jsonl: \d+ tokens of prompt leave no room .*: shorten"):
+        prompted.measure(subject, context)
 
 
 def test_killed_continuations_go_on_where_they_were(subjects, made, tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ nucleus) and ends after few draws. The distribution function is inverted in two 
 
 A batch holds prompts of similar length, the shorter ones padded on the left; where all are of one length there is no
 mask. A prompt that several rows share is read once. The cache is allocated once, with room for as many control tokens
-as text, and doubled where a model writes more. Rows that have ended are computed until at most ``COMPACT`` of the batch
-still run, and are then taken out of it.
+as text, and doubled where a model writes more. Rows that have ended are computed until at
+most the share ``COMPACT`` of the batch still runs, and are then taken out of it.
 
 Limits count text tokens: control tokens, which a model that is asked under one writes before each segment, come on top
 and are taken out of the samples. Where the context ends before the limit, so does the sample.
@@ -29,7 +29,7 @@ from torch.nn import functional
 from freshstart.sampling.uniform import below, uniform
 
 BLOCK = 128
-COMPACT = 0.75
+COMPACT = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,14 @@ def sample(
     longest, context = max(map(len, prompts), default=0), model.config.max_position_embeddings
     if longest >= context:
         raise ValueError(f"{longest} tokens of prompt leave no room in the context of {context}")
-    order = sorted(range(len(prompts)), key=lambda number: (len(prompts[number]), prompts[number]))
+    keys = [tuple(prompt) for prompt in prompts]
+    order = sorted(range(len(keys)), key=lambda number: (len(keys[number]), keys[number]))
     drawn = [Drawn() for _ in prompts]
     stream = below(torch.zeros((), dtype=torch.long, device=model.device), seed)
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
         states = below(stream, torch.tensor(batch, device=model.device) + first)
-        _batch(model, [tuple(prompts[number]) for number in batch], decoding, states, [drawn[n] for n in batch])
+        _batch(model, [keys[n] for n in batch], decoding, states, [drawn[n] for n in batch])
     return drawn
 
 
@@ -148,7 +149,7 @@ def choose(logits: Tensor, top_p: float, states: Tensor) -> Tensor:
     tokens that are equally likely it holds all or none.
     """
     weights = functional.pad(torch.softmax(logits, dim=-1), (0, -logits.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
-    sums = weights.sum(-1, dtype=torch.float64)
+    sums = weights.sum(-1).double()
     held = top_p * sums.sum(-1)
     rows = torch.arange(len(logits), device=logits.device)
     chosen = torch.empty_like(rows)
@@ -158,7 +159,7 @@ def choose(logits: Tensor, top_p: float, states: Tensor) -> Tensor:
         if top_p >= 1:
             break
         weights = weights * (weights > likelihoods[:, None, None])
-        sums = weights.sum(-1, dtype=torch.float64)
+        sums = weights.sum(-1).double()
         outside = (sums.sum(-1) >= held).nonzero().squeeze(-1)
         if not len(outside):
             break

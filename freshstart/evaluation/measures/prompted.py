@@ -120,7 +120,12 @@ def _continued(
             path = folder / f"{place}-{begin:07d}.json"
             tokens = _kept(path)
             if tokens is None:
-                drawn = subject.generate(part, control, context.sampling, context.seed, begin * times)
+                try:
+                    drawn = subject.generate(part, control, context.sampling, context.seed, begin * times)
+                except ValueError as error:  # a prompt that fills the context
+                    raise InputError(
+                        f"{context.settings.prompts}: {error}: shorten or leave out such prompts"
+                    ) from None
                 tokens = [draw.tokens for draw in drawn]
                 files.write_text(path, json.dumps({"tokens": tokens, "digest": files.digest(tokens)}))
             rows += tokens
