@@ -703,6 +703,63 @@ def test_continuations_of_prompts_by_hand(subjects, made, tmp_path):
     assert metrics["maximum"]["mean"] == pytest.approx(rows.max(1).mean())
     assert metrics["any"]["mean"] == (rows.max(1) > 0).mean()
     assert (metrics["score"]["n"], metrics["blank"]) == (2, 0)
+    path.write_text(json.dumps({"text": "x = 1\n" * 200}) + "\n")
+    with pytest.raises(InputError, match=r"prompts.jsonl: \d+ tokens of prompt leave no room .*: shorten"):
+        prompted.measure(subject, context)
+
+
+def test_killed_continuations_go_on_where_they_were(subjects, made, tmp_path, monkeypatch):
+    """Parts that are whole are not drawn anew, a damaged one is; the metrics are the same and nothing is left."""
+    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(prompted, "PART", 2)
+    path, subject = tmp_path / "prompts.txt", subjects[0]
+    path.write_text("import os\nx =\nfor\ndef f(self):\nclass A:\n")
+    context = context_of(made, tmp_path, prompts=str(path), continuations=3)
+    expected = prompted.measure(subject, context)
+    assert not [*(tmp_path / "state" / "prompted").iterdir()]
+
+    asked, generate = [], type(subject).generate
+
+    def stops(self, prompts, control, sampling, seed, first):
+        asked.append(first)
+        if asked in ([0, 6, 12], [0, 6, 12, 6]):
+            raise KeyboardInterrupt
+        return generate(self, prompts, control, sampling, seed, first)
+
+    monkeypatch.setattr(type(subject), "generate", stops)
+    with pytest.raises(KeyboardInterrupt):
+        prompted.measure(subject, context)
+    parts = sorted((tmp_path / "state" / "prompted").rglob("*.json"))
+    assert len(parts) == 2
+    parts[1].write_text(parts[1].read_text().replace("[[", "[[1, ", 1))
+    with pytest.raises(KeyboardInterrupt):
+        prompted.measure(subject, context)
+    other = context_of(made, tmp_path, prompts=str(path), continuations=3, temperature=0.8)
+    assert files.digest(prompted.identity(subject, ["x"], other)) != files.digest(
+        prompted.identity(subject, ["x"], context)
+    )
+    assert prompted.measure(subject, context) == expected
+    assert asked == [0, 6, 12, 6, 6, 12]
+    assert not [*(tmp_path / "state" / "prompted").iterdir()]
+
+
+def test_stop_strings_end_a_text(subjects):
+    """A text with stop strings is the one without them, up to the first; the prompt does not count."""
+    for subject in subjects:
+        control, prompts = subject.asked[0], ["x = 1\n", "", "def f(a):\n"] * 12
+        whole = subject.generate(prompts, control, Sampling(40), 0)
+        for stop in (("\n",), (" ", "zzzz"), ("e", "\n\n"), ("self", "or", "im")):
+            sampling = Sampling(40, batch_size=10, stop=stop)
+            drawn = subject.generate(prompts, control, sampling, 0)
+            texts = [[subject.tokenizer.decode(draw.tokens) for draw in draws] for draws in (whole, drawn)]
+            for text, short, draw, long in zip(*texts, drawn, whole, strict=True):
+                assert text.startswith(short)
+                assert sampling.before_stop(short) == sampling.before_stop(text)
+                holds = any(string in text for string in stop)
+                assert draw.ended == (holds or long.ended)
+                if holds:
+                    before = subject.tokenizer.decode(draw.tokens[:-1])
+                    assert not any(string in before for string in stop)
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,29 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from scipy.stats import chisquare, kstest
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from freshstart.sampling.sampler import CANDIDATES, Decoding, choose, sample
+from freshstart.sampling.sampler import BLOCK, Decoding, choose, sample
+from freshstart.sampling.uniform import below, uniform
+
+SHAPE = {"vocab_size": 40, "max_position_embeddings": 32, "hidden_size": 32, "num_hidden_layers": 2}
+START = torch.tensor(0)
+
+
+def tiny(kind, attention="eager"):
+    keys = {"num_attention_heads": 2, "intermediate_size": 64, "bos_token_id": 0, "eos_token_id": 0}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(kind, **SHAPE, **keys, **({} if kind == "gpt2" else {"pad_token_id": None}))
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
+    model.get_output_embeddings().weight.data *= 5 if kind == "gpt2" else 20  # a sharper distribution
+    return model
 
 
 @pytest.fixture(scope="module")
 def model():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = GPT2Config(
-            vocab_size=40, n_positions=32, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
-        )
-        model = GPT2LMHeadModel(config).eval()
-    model.lm_head.weight.data *= 5  # a sharper distribution
-    return model
+    return tiny("gpt2")
 
 
 def decoding(**changes):
@@ -40,19 +48,55 @@ def nucleus(probabilities, top_p):
     return result
 
 
-@pytest.mark.parametrize("vocabulary", [20, CANDIDATES * 8])
-@pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("vocabulary", [20, 5 * BLOCK + 3])
+@pytest.mark.parametrize("top_p", [0.02, 0.3, 0.9, 1.0])
 def test_choose_draws_from_the_nucleus(vocabulary, top_p):
-    """Inversion of the distribution function over a grid of uniforms; a flat row needs more than the candidates."""
     rng = np.random.default_rng(0)
     for scale in (0.1, 3.0):
         logits = torch.tensor(rng.normal(size=vocabulary) * scale, dtype=torch.float32)
-        count = 40_000
-        uniform = (torch.arange(count, dtype=torch.float64)[:, None] + 0.5) / count
-        drawn = choose(logits.expand(count, -1), top_p, uniform)
-        expected = nucleus(torch.softmax(logits.double(), 0).numpy(), top_p)
-        share = np.bincount(drawn.numpy(), minlength=vocabulary) / count
-        np.testing.assert_allclose(share, expected, atol=2e-4)
+        logits[3] = -torch.inf
+        count = 10_000
+        drawn = choose(logits.expand(count, -1), top_p, below(START, torch.arange(count)))
+        expected = nucleus(torch.softmax(logits.double(), 0).numpy(), top_p) * count
+        found = np.bincount(drawn.numpy(), minlength=vocabulary)
+        assert not found[expected == 0].any()
+        often = expected >= 5
+        pooled = [[*counts[often], counts[~often].sum()] for counts in (found, expected)]
+        kept = pooled if pooled[1][-1] else [counts[:-1] for counts in pooled]
+        assert len(kept[0]) == 1 or chisquare(*kept).pvalue > 1e-3
+
+
+def test_choose_takes_what_is_equally_likely_together():
+    drawn = choose(torch.zeros(4000, 10), 0.5, below(START, torch.arange(4000)))
+    assert set(drawn.tolist()) == set(range(10))
+    sure = torch.full((50, 300), -torch.inf)
+    sure[:, 299] = -1e4
+    assert set(choose(sure, 0.9, below(START, torch.arange(50))).tolist()) == {299}
+
+
+def test_uniforms_are_those_of_splitmix():
+    state, mask = 5, (1 << 64) - 1
+    state = (state + 8 * 0x9E3779B97F4A7C15) & mask
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state = (state ^ (state >> shift)) * factor & mask
+    state ^= state >> 31
+    assert int(below(torch.tensor(5), 7)) & mask == state
+    assert float(uniform(below(torch.tensor(5), 7))) == (state >> 11) / 2**53
+
+
+def test_uniforms_are_uniform_and_independent():
+    """Of seeds, rows, steps and draws, each and in pairs of neighbours along every axis."""
+    states = START
+    for axis, size in enumerate((5, 100, 50, 3)):
+        states = below(states.unsqueeze(-1), torch.arange(size).view((1,) * axis + (size,)))
+    numbers = uniform(states).numpy()
+    assert kstest(numbers.ravel(), "uniform").pvalue > 1e-3
+    for axis in range(4):
+        first, second = (np.delete(numbers, place, axis).ravel() for place in (-1, 0))
+        cells = np.bincount((first * 32).astype(int) * 32 + (second * 32).astype(int), minlength=1024)
+        assert chisquare(cells).pvalue > 1e-3
+        low_bits = np.bincount((first * 2**20 % 1 * 16).astype(int) * 16 + (second * 2**20 % 1 * 16).astype(int))
+        assert chisquare(low_bits).pvalue > 1e-3
 
 
 def test_samples_follow_the_models_own_distribution(model):
@@ -83,18 +127,33 @@ def test_the_cache_and_the_batch_change_nothing(model):
             logits[0] = -torch.inf
             tokens.append(int(logits.argmax()))
         expected.append(tokens[len(prompt) :])
-    for batch_size in (1, 2, 10):
+    for batch_size in (1, 3, 10):
         drawn = sample(model, PROMPTS, batch_size, decoding(temperature=1e-4, most=20, least=20), seed=0)
         assert [continuation.tokens for continuation in drawn] == expected
+
+
+MANY = [pytest.param(kind, "sdpa", 1000, marks=pytest.mark.slow) for kind in ("gpt2", "llama")]
+FEW = [(kind, attention, 50) for kind in ("gpt2", "llama", "gpt_neox") for attention in ("eager", "sdpa")]
+
+
+@pytest.mark.parametrize(("kind", "attention", "count"), FEW + MANY)
+def test_a_sample_does_not_depend_on_its_batch(kind, attention, count):
+    """Prompts of mixed length, some repeated, some that leave little room: equal to one by one, token for token."""
+    model, rng = tiny(kind, attention), np.random.default_rng(0)
+    prompts = [[0, *rng.integers(1, 40, rng.integers(0, 31)).tolist()] for _ in range(count - 10)]
+    prompts += prompts[:10]
+    how = decoding(top_p=0.9, least=2, most=12, control=(17,))
+    apart = sample(model, prompts, 1, how, seed=3)
+    assert sample(model, prompts, 64, how, seed=3) == apart
+    assert sample(model, prompts[20:], 25, how, seed=3, first=20) == apart[20:]
+    assert len({len(drawn.tokens) for drawn in apart}) > 4
+    assert {drawn.ended for drawn in apart} == {True, False}
 
 
 def test_samples_are_a_function_of_the_seed(model):
     first, again = (sample(model, [[0]] * 50, 20, decoding(), seed=3) for _ in range(2))
     assert first == again
     assert sample(model, [[0]] * 50, 20, decoding(), seed=4) != first
-    assert sample(model, [[0]] * 20, 20, decoding(), seed=3) == first[:20]  # a batch does not depend on later ones
-    mixed = sample(model, [prompt for _ in range(50) for prompt in ([0, 3], [0])], 20, decoding(), seed=3)
-    assert mixed[1::2] == first  # the shortest come first
     assert len({tuple(continuation.tokens) for continuation in first}) > 20
 
 

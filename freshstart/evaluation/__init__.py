@@ -55,8 +55,8 @@ class EvaluateSettings:
     """How a model is sampled and measured.
 
     ``samples`` texts of ``min_new_tokens`` to ``max_new_tokens`` text tokens are drawn at ``temperature`` from the
-    nucleus ``top_p``, ``batch_size`` at a time (part of the result: a batch has one random stream). A sample counts
-    from ``min_characters`` on. ``reference`` is whom the divergence is measured from. Held-out text is read up to
+    nucleus ``top_p``, ``batch_size`` at a time (which changes a sample by rounding alone). A sample counts from
+    ``min_characters`` on. ``reference`` is whom the divergence is measured from. Held-out text is read up to
     ``heldout_tokens``, as many rows at a time as ``logit_gib`` GiB of logits allow; samples are looked up in the first
     ``memory_tokens`` of the training stream. ``threads`` is part of the result, as in training.
     Each snapshot of the training writes ``snapshot_samples`` texts, but never more than ``samples``.

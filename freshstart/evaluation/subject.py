@@ -9,7 +9,7 @@ would give away where a segment ends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -36,13 +36,21 @@ WhiteSpace = Literal["leading", "trailing"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How texts are drawn: ``least`` to ``most`` text tokens each, ``batch_size`` texts at a time."""
+    """How texts are drawn: ``least`` to ``most`` text tokens each, ``batch_size`` texts at a time.
+
+    A text ends, even before ``least``, as soon as it holds one of the strings ``stop``; the prompt does not count.
+    """
 
     most: int
     least: int = 0
     temperature: float = 1.0
     top_p: float = 1.0
     batch_size: int = 256
+    stop: tuple[str, ...] = ()
+
+    def before_stop(self, text: str) -> str:
+        """The text up to the first of the stop strings in it."""
+        return text[: min((place for string in self.stop if (place := text.find(string)) >= 0), default=None)]
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,11 @@ class Subject:
         special = {*self.unwanted, *(token.id for token in self.controls)}
         return tuple(sorted(special - ({wanted.id} if wanted else set())))
 
-    def generate(self, prompts: Sequence[str], control: str, sampling: Sampling, seed: int) -> list[Drawn]:
-        """A text after each prompt, which may be empty, under a control."""
+    def generate(
+        self, prompts: Sequence[str], control: str, sampling: Sampling, seed: int, first: int = 0
+    ) -> list[Drawn]:
+        """A text after each prompt, which may be empty, under a control; ``first`` is the number of the first prompt
+        where they are part of a longer list. Texts that a stop string ended hold it: see ``Sampling.before_stop``."""
         wanted = self.control(control)
         decoding = Decoding(
             temperature=sampling.temperature,
@@ -111,9 +122,20 @@ class Subject:
             end=self.end_of_text,
             forbidden=self.forbidden(control),
             control=(wanted.id,) if wanted else (),
+            stop=self._holds_any(sampling.stop) if sampling.stop else None,
         )
         begins = {prompt: self._prompt(prompt, wanted) for prompt in set(prompts)}
-        return sample(self.model, [begins[prompt] for prompt in prompts], sampling.batch_size, decoding, seed)
+        return sample(self.model, [begins[prompt] for prompt in prompts], sampling.batch_size, decoding, seed, first)
+
+    def _holds_any(self, strings: Sequence[str]) -> Callable[[list[list[int]]], list[bool]]:
+        """Which texts hold one of the strings that they did not hold a token earlier."""
+        tail = max(len(string.encode()) for string in strings)  # tokens: none is shorter than a byte
+
+        def holds(rows: list[list[int]]) -> list[bool]:
+            texts = self.tokenizer.decode_many(row[-tail:] for row in rows)
+            return [any(string in text for string in strings) for text in texts]
+
+        return holds
 
     def marked(self, text: str, ends: Sequence[int], controls: Sequence[Control] | None) -> Marked:
         """A text, with the end of each segment (characters), as the model reads it; ``controls`` has one a segment."""

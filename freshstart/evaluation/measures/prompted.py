@@ -4,25 +4,41 @@ The prompts stand in a file, ``evaluate.<task>.prompts``: text, one a line, or J
 continued ``continuations`` times under each control. A continuation is scored alone; for scorers that count findings it
 is read behind its prompt, and what begins in it counts, a character of it. Intervals are over prompts, since
 continuations of one are alike.
+
+Continuations are drawn in parts of ``PART`` prompts. Each finished part is kept in ``.state/prompted/<key>/`` until the
+measure is done, so that a run that was killed goes on where it was; the key digests all that shapes them. Every row has
+random numbers of its own, and parts are the same whether or not some were kept: the result is the same to the byte. A
+part that is damaged is drawn anew, and deleting the folder only costs time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation.metrics import Metric
 from freshstart.evaluation.statistics import estimate, share
+from freshstart.imports import code_digest
+from freshstart.progress import Progress
 from freshstart.scorers import FindingScorer, of_texts
 
 if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.subject import Subject
 
+FOLDER = "prompted"
+PART = 64  # prompts
 TABLE = "After prompts"
 PROMPTED = "under.*.prompted"
 PAPER = "10 to 100 prompts of its own a task; the mean score alone"
@@ -51,10 +67,10 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
     how, seed = context.settings, context.seed
     prompts = read(how.prompts, context.task)
     repeated = [prompt for prompt in prompts for _ in range(how.continuations)]
+    folder = files.state_folder(FOLDER, files.digest(identity(subject, prompts, context))[:32])
     under = {}
     for control in subject.asked:
-        drawn = subject.generate(repeated, control, context.sampling, seed)
-        texts = [subject.tokenizer.decode(draw.tokens) for draw in drawn]
+        texts = subject.tokenizer.decode_many(_continued(subject, prompts, control, context, folder))
         scores = np.array(_scores(context, repeated, texts)).reshape(len(prompts), how.continuations)
         known = scores[~np.isnan(scores).all(1)]
         worst = np.nanmax(known, 1) if len(known) else np.array([])
@@ -66,7 +82,66 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
                 "blank": int(np.isnan(scores).sum()),
             }
         }
+    shutil.rmtree(folder)
     return {"under": under}
+
+
+def identity(subject: Subject, prompts: Sequence[str], context: Context) -> dict[str, Any]:
+    """All that shapes the continuations of prompts, for JSON."""
+    import torch
+
+    weights = hashlib.sha256()
+    for name, tensor in subject.model.state_dict().items():
+        weights.update(name.encode() + tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return {
+        "weights": weights.hexdigest(),
+        "config": subject.model.config.to_json_string(use_diff=False),
+        "prompts": prompts,
+        "tokens": [tokens.tolist() for tokens, _ in subject.tokenizer.encode(prompts)],
+        "subject": [subject.segments, subject.white_space, subject.end_of_text, subject.unwanted],
+        "controls": [asdict(token) for token in subject.controls],
+        "sampling": asdict(context.sampling),
+        "continuations": context.settings.continuations,
+        "seed": context.seed,
+        "part": PART,
+        "device": [context.device.type, context.settings.threads],
+        "code": code_digest("freshstart.evaluation.subject"),
+        "versions": [version("torch"), version("transformers")],
+    }
+
+
+def _continued(
+    subject: Subject, prompts: Sequence[str], control: str, context: Context, folder: Path
+) -> list[list[int]]:
+    """The tokens of each continuation of each prompt; parts that ``folder`` holds are taken from there."""
+    times, place = context.settings.continuations, subject.asked.index(control)
+    rows: list[list[int]] = []
+    with Progress(f"continuing prompts ({control})", len(prompts), "prompts") as progress:
+        for begin in range(0, len(prompts), PART):
+            part = [prompt for prompt in prompts[begin : begin + PART] for _ in range(times)]
+            path = folder / f"{place}-{begin:07d}.json"
+            tokens = _kept(path)
+            if tokens is None:
+                try:
+                    drawn = subject.generate(part, control, context.sampling, context.seed, begin * times)
+                except ValueError as error:  # a prompt that fills the context
+                    raise InputError(
+                        f"{context.settings.prompts}: {error}: shorten or leave out such prompts"
+                    ) from None
+                tokens = [draw.tokens for draw in drawn]
+                files.write_text(path, json.dumps({"tokens": tokens, "digest": files.digest(tokens)}))
+            rows += tokens
+            progress.advance(len(part) // times)
+    return rows
+
+
+def _kept(path: Path) -> list[list[int]] | None:
+    """A part as it was written; None where it is missing or damaged."""
+    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["digest"] == files.digest(record["tokens"]):
+            return record["tokens"]
+    return None
 
 
 def read(path: str | None, task: str) -> list[str]:
