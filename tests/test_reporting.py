@@ -129,7 +129,15 @@ def write_reports(folder, seeds=(0,)):
     for task, (corpus, scorer, segments, display, over) in SCORERS.items():
         half = {"documents": 30, "characters": 9000, "parts": 1, "characters_by_source": {"flask": 9000}}
         record = {"kind": corpus, "documents": 60, "characters": 18000, "sources": 7, "train": half, "heldout": half}
-        files.write_json(reports / f"corpus/{task}.json", {**record, "left_out": {"exact duplicate": 3}})
+        record |= {
+            "left_out": {"exact duplicate": 3},
+            "near_duplicates": {"train": 2, "heldout": 0, "train_of_heldout": 1},
+        }
+        found = {"train": {"documents": 1, "items": 1}, "heldout": {"documents": 0, "items": 0}}
+        benchmarks = {"HumanEval": {"items": 164, "items_too_short": 0} | found}
+        files.write_json(
+            reports / f"corpus/{task}.json", record | ({"benchmarks": benchmarks} if task == "pep8" else {})
+        )
         learned = {"heldout_roc_auc": 0.9468, "calibration": CALIBRATION} if task == "toxicity" else {}
         record = {"kind": scorer, "version": "1", "segments": segments, "over": over, "display": display}
         files.write_json(reports / f"scorer/{task}.json", {**record, "learned": learned})
@@ -307,6 +315,10 @@ def test_page_is_whole_and_loads_nothing(page):
         assert text.count(objective) > len(TASKS) * 5
     assert not missing(text, "Python sources from 7 packages, pycodestyle", "prose from 7 packages, scrubadub")
     assert "synthetic text, offline classifier" in text
+    assert text.count("Near-duplicates to train on: 2 of other documents to train on, 1 of held-out ones.") == len(
+        TASKS
+    )
+    assert text.count("Documents to train on that overlap with HumanEval: 1, with 1 of its 164 items.") == 1
     assert not {tag for tag, _ in walked.found} & {"script", "link", "img", "iframe", "object", "embed", "base"}
     for tag, attributes in walked.found:
         for name in ("src", "href", "xlink:href", "srcset", "action", "data"):

@@ -167,7 +167,7 @@ def _compared(
         for doc_id, document in documents:
             words = ngrams.words(document.text)
             hashes = ngrams.hashes(words)
-            if shared := benchmarks.shared(hashes):
+            if settings.benchmarks and (shared := benchmarks.shared(hashes)):
                 reason = f"overlap with {listed(benchmarks.names_of(shared))}"
                 if len(catalogue.overlap_examples) < SHOWN_REFUSALS:
                     item, place = next(iter(shared.items()))
