@@ -1,13 +1,13 @@
 """Tuning an objective's own numbers: equal trials of each, the choice among them, and the ablations that they draw.
 
-The rule: of the trials of a list, the one with the fewest bits per byte of good held-out text; of those that weigh
+The rule: of the trials of a list, the one with the fewest bits per byte of good held-out text. Of those that weigh
 tokens (rwr, awr), only where the effective sample size, as a share, lies within the bounds of conf/sweep.yaml: below
 them a few tokens carry the training, above them the weights do next to nothing. Misalignment is shown and never used.
 
-What the rule can't choose: it asks what an objective costs, not what it gains. Where nothing bounds how weak an
-objective may be (alpha of unlikelihood, the quantile of filtered, drop and the threshold of conditional), the fewest
-bits are as a rule those of the weakest setting; their trials are there to be drawn. And it has one seed: differences of
-a hundredth of a bit are within what another seed changes.
+The rule asks what an objective costs, not what it gains. Where nothing bounds how weak an objective may be (alpha of
+unlikelihood, the quantile of filtered, drop and the threshold of conditional), the fewest bits are as a rule those of
+the weakest setting: such trials are drawn, and none is chosen. And there is one seed: differences of a hundredth of a
+bit are within what another seed changes.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def sweep(task: str, names: Sequence[str]) -> None:
 
 
 def choice(results: Sequence[Result], bounds: tuple[float, float]) -> Result | None:
-    """The trial with the fewest bits of those within the bounds, the first of equal ones; None where none is within."""
-    within = [result for result in results if is_within(result, bounds)]
-    return min(within, key=lambda result: result.bits, default=None)
+    """The trial with the fewest bits of those that may be chosen, the first of equal ones; None where none may."""
+    eligible = [result for result in results if is_eligible(result, bounds)]
+    return min(eligible, key=lambda result: result.bits, default=None)
 
 
-def is_within(result: Result, bounds: tuple[float, float]) -> bool:
-    """Whether the effective sample size is, where tokens are weighed."""
+def is_eligible(result: Result, bounds: tuple[float, float]) -> bool:
+    """Whether the effective sample size is within the bounds; without weights, whether only the training is changed."""
     share = result.effective_sample_share
-    return share is None or bounds[0] <= share <= bounds[1]
+    return "shards" not in result.trial.changes if share is None else bounds[0] <= share <= bounds[1]
 
 
 def table(results: Mapping[str, Sequence[Result]], chosen: Mapping[str, Result | None]) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from freshstart.reporting.figures import BOTTOM, DOT, HEIGHT, LEFT, RIGHT, TOP, 
 from freshstart.reporting.formats import Format, bounds, fixed, three_digits
 from freshstart.reporting.placing import Box, place_beside
 from freshstart.reporting.svg import Drawing, Scale, extent
-from freshstart.sweeping import changes, is_within
+from freshstart.sweeping import changes, is_eligible
 from freshstart.sweeping.trials import Result, Sweep
 
 LOGARITHMIC = 8.0  # from this factor between the largest and the smallest number on
@@ -47,7 +47,8 @@ def build(
             "Misalignment, not used for the choice": _misalignment(name, tried, chosen[name], sweep, colour, show),
         }
         rows = [_row(result, chosen[name], show) for result in tried]
-        sections.append({"name": name, "colour": colour, "figures": drawn, "rows": rows})
+        weighs = any(result.effective_sample_share is not None for result in tried)
+        sections.append({"name": name, "colour": colour, "figures": drawn, "rows": rows, "weighs": weighs})
     return environment.get_template("page.html.jinja").render(
         scale=scale, task=task, sweep=sweep, rule=rule(sweep), sections=sections
     )
@@ -56,8 +57,9 @@ def build(
 def rule(sweep: Sweep) -> str:
     low, high = sweep.effective_sample_share
     return (
-        "Chosen: the fewest bits per byte of good held-out text; of objectives that weigh tokens, among trials whose "
-        f"effective sample size is from {low:g} to {high:g} of the tokens. Misalignment is not used."
+        "Chosen: the fewest bits per byte of good held-out text, among trials of a training's own numbers (learning "
+        f"rates), and of objectives that weigh tokens where the effective sample size is from {low:g} to {high:g} of "
+        "the tokens. Misalignment is not used."
     )
 
 
@@ -79,7 +81,7 @@ def _row(result: Result, chosen: Result | None, show: Format) -> dict[str, Any]:
 def _bits(name: str, tried: Sequence[Result], chosen: Result | None, sweep: Sweep, colour: str) -> str:
     points = [Estimate(result.bits, result.bits, result.bits) for result in tried]
     shares = [result.effective_sample_share for result in tried]
-    labels = ["" if share is None else f"{share:.2f}" for share in shares]
+    labels = ["" if share is None else f"{share:.3f}" for share in shares]
     y_title = "bits per byte of good text" + (", beside it the effective sample size" if any(labels) else "")
     return _drawn(f"{name}: bits of good text", tried, points, labels, (chosen, sweep, colour), y_title, False)
 
@@ -103,7 +105,7 @@ def _drawn(
     y_title: str,
     zero: bool,
 ) -> str:
-    """Points over what is varied, with their intervals; a ring around the chosen one, hollow outside the bounds."""
+    """Points over what is varied, with their intervals; a ring around the chosen one, hollow where not eligible."""
     chosen, sweep, colour = marks
     drawing = Drawing(WIDTH, HEIGHT, title)
     x_title, at = varied(tried)
@@ -125,7 +127,7 @@ def _drawn(
         if result is chosen:
             drawing.ring(left, top, DOT + 4, colour)
         note = f"{changes(result)}: {point.value:.4g}"
-        if is_within(result, sweep.effective_sample_share):
+        if is_eligible(result, sweep.effective_sample_share):
             drawing.dot(left, top, DOT, "dot", colour, note)
         else:
             drawing.ring(left, top, DOT - 1, colour, note)
