@@ -17,7 +17,8 @@ from freshstart import params
 from freshstart.errors import InputError
 from freshstart.evaluation import EvaluateSettings
 from freshstart.evaluation.context import Context
-from freshstart.sweeping import choice, sweep
+from freshstart.sweeping import sweep
+from freshstart.sweeping.choice import choice
 from freshstart.sweeping.trials import data, read, trials, unreported
 
 SWEEP = {
@@ -124,7 +125,7 @@ WRONG = [
         {"trials": {"awr": [{"evaluate": {}}]}},
         "sweep.yaml: trials.awr: unknown section 'evaluate'; known: shards, train",
     ),
-    ({"trials": {"arw": [{}]}}, "sweep.yaml: trials: unknown objective 'arw'; did you mean awr?"),
+    ({"trials": {"awrr": [{}]}}, "sweep.yaml: trials: unknown objective 'awrr'; did you mean awr?"),
     ({"effective_sample_share": [0.9, 0.5]}, "effective_sample_share must be two shares"),
     ({"sed": 1}, "sweep.yaml: unknown key 'sed'; did you mean seed?"),
 ]

@@ -13,7 +13,7 @@ from freshstart.reporting.figures import BOTTOM, DOT, HEIGHT, LEFT, RIGHT, TOP, 
 from freshstart.reporting.formats import Format, bounds, fixed, three_digits
 from freshstart.reporting.placing import Box, place_beside
 from freshstart.reporting.svg import Drawing, Scale, extent
-from freshstart.sweeping import changes, is_eligible
+from freshstart.sweeping.choice import changes, is_eligible, rule
 from freshstart.sweeping.trials import Result, Sweep
 
 LOGARITHMIC = 8.0  # from this factor between the largest and the smallest number on
@@ -51,15 +51,6 @@ def build(
         sections.append({"name": name, "colour": colour, "figures": drawn, "rows": rows, "weighs": weighs})
     return environment.get_template("page.html.jinja").render(
         scale=scale, task=task, sweep=sweep, rule=rule(sweep), sections=sections
-    )
-
-
-def rule(sweep: Sweep) -> str:
-    low, high = sweep.effective_sample_share
-    return (
-        "Chosen: the fewest bits per byte of good held-out text, among trials of a training's own numbers (learning "
-        f"rates), and of objectives that weigh tokens where the effective sample size is from {low:g} to {high:g} of "
-        "the tokens. Misalignment is not used."
     )
 
 
