@@ -19,7 +19,7 @@ from freshstart.evaluation import EvaluateSettings
 from freshstart.evaluation.context import Context
 from freshstart.sweeping import sweep
 from freshstart.sweeping.choice import choice
-from freshstart.sweeping.trials import data, read, trials, unreported
+from freshstart.sweeping.trials import data, lists, read, unreported
 
 SWEEP = {
     "seed": 1000,
@@ -73,7 +73,7 @@ def test_trials_are_trainings_like_any_other(place, door, capsys):
     assert "mle</h2>" not in page  # its trials have not been run
 
     everything = params.load()
-    tried = trials(read(everything), everything, "pep8")
+    tried = lists(read(everything), everything, "pep8")
     door("settings", task="pep8", output="settings")
     inputs = {name: f"data/{name}/pep8" for name in ("tokens", "tokenizer")} | {"shards": "data/shards/pep8/awr"}
     outputs = {"settings": "settings/awr/train.json", "output": "model", "curve": "curve.csv"}
@@ -86,7 +86,7 @@ def test_trials_are_trainings_like_any_other(place, door, capsys):
     assert files_below(folder / ".state/sweep") == finished
     place(trials={**SWEEP["trials"], "awr": [{"shards": {"beta": 2.0}}, {"shards": {"beta": 100.0}}]})
     everything = params.load()
-    again = trials(read(everything), everything, "pep8")
+    again = lists(read(everything), everything, "pep8")
     assert [trial.metrics_file.exists() for trial in again["awr"]] == [False, True]
     assert not again["mle"][0].metrics_file.exists()
 
@@ -97,7 +97,7 @@ def test_good_text_is_the_same_for_every_threshold(place):
     place(trials={"mle": same})
     sweep("pep8", [])
     everything = params.load()
-    metrics = [json.loads(t.metrics_file.read_text()) for t in trials(read(everything), everything, "pep8")["mle"]]
+    metrics = [json.loads(t.metrics_file.read_text()) for t in lists(read(everything), everything, "pep8")["mle"]]
     assert metrics[0]["heldout"] == metrics[1]["heldout"]  # mle does not train with the threshold
 
 
@@ -157,7 +157,7 @@ def test_the_trials_of_every_scale_are_ones(tmp_path, monkeypatch, made):
         params.load.cache_clear()
         everything = params.load()
         for task in everything.root.tasks:
-            tried = trials(read(everything), everything, task)
+            tried = lists(read(everything), everything, task)
             defaults = {name: sum(trial.is_default for trial in every) for name, every in tried.items()}
             assert defaults == {name: 0 if name == "conditional-threshold" else 1 for name in tried}
     params.load.cache_clear()

@@ -25,7 +25,7 @@ def sweep(task: str, names: Sequence[str]) -> None:
     everything = params.load()
     task = everything.task(task)
     asked = trials.read(everything)
-    lists = trials.trials(asked, everything, task)
+    lists = trials.lists(asked, everything, task)
     for name in names:
         known(name, (*lists, *map(kind_of, lists)), "objective", f"trials in {trials.FILE}")
     wanted = [

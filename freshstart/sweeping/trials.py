@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FILE = Path("conf/sweep.yaml")
 SECTIONS = ("shards", "train")
 MEASURES = ("misalignment", "bits_per_byte")
-DATA = ("tokens", "tokenizer", "scorer", "scored")
+DATA = ("tokens", "scorer", "tokenizer", "scored")
 Changes = dict[str, dict[str, Any]]
 
 
@@ -59,7 +59,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if not 0 <= self.effective_sample_share[0] < self.effective_sample_share[1] <= 1:
-            raise ValueError(f"effective_sample_share must be two shares, found {list(self.effective_sample_share)}")
+            raise ValueError(
+                f"effective_sample_share must be two shares, the lower first, found {list(self.effective_sample_share)}"
+            )
         counts = {name: len(changes) for name, changes in self.trials.items()}
         if len(set(counts.values())) != 1 or 0 in counts.values():
             raise ValueError(f"trials must hold equally many for each objective, found {counts}")
@@ -118,25 +120,27 @@ def read(everything: Params) -> Sweep:
     return sweep
 
 
-def trials(sweep: Sweep, everything: Params, task: str) -> dict[str, list[Trial]]:
+def lists(sweep: Sweep, everything: Params, task: str) -> dict[str, list[Trial]]:
     """The trials of each list; InputError where a change is none, or the task's data is missing."""
-    tokens = data("tokens", task)
+    tokens, scorer = [data(kind, task) for kind in DATA][:2]
     source = [read_manifest(tokens / split, f"tokens@{task}")["sha256"] for split in SPLITS]
+    source.append(files.read_json(scorer / "scorer.json", f"scorer@{task}"))
     evaluate = everything.model(EvaluateSettings, "evaluate", task)
     evaluate = replace(evaluate, measures=MEASURES, judges=())
     modules = [*(f"{evaluation.MEASURES}.{name}" for name in MEASURES), "freshstart.evaluation.evaluate"]
     modules += ["freshstart.tokens.shards", "freshstart.training.loop", "freshstart.training.run"]
+    words = {"seed": sweep.seed, "corpus_seed": everything.root.corpus_seed}
 
     def of(name: str, number: int, changes: Changes) -> Trial:
-        settings, train = _resolved(everything, task, name, changes)
+        default, (settings, train) = (_resolved(everything, task, name, part) for part in ({}, changes))
         code = code_digest(*modules, f"freshstart.objectives.{kind_of(name)}")
-        parts = [asdict(part) for part in (settings, train, evaluate)]
-        key = files.digest([*parts, sweep.seed, everything.root.corpus_seed, source, code])
-        folder = Path("sweep", task, f"{kind_of(name)}-{key[:16]}")
+        parts = [asdict(part) for part in (settings, train, evaluate, default[0].good)]
+        key = files.digest([*parts, words, source, code])
         return Trial(
-            *(task, name, number, changes, settings, train, evaluate, sweep.seed, everything.root.corpus_seed),
-            is_default=(settings, train) == _resolved(everything, task, name, {}),
-            folder=files.state_folder() / folder,
+            *(task, name, number, changes, settings, train, evaluate),
+            **words,
+            is_default=(settings, train) == default,
+            folder=files.state_folder() / "sweep" / task / f"{kind_of(name)}-{key[:16]}",
         )
 
     return {
