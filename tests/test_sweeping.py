@@ -163,27 +163,33 @@ def test_the_trials_of_every_scale_are_ones(tmp_path, monkeypatch, made):
     params.load.cache_clear()
 
 
-SHARES = st.sampled_from([None, 0.0, 0.3, 0.5, 0.7, 0.98, 1.0])
+SHARES = st.sampled_from([None, 0.1, 0.3, 0.5, 0.7, 0.98, 1.0])
+BITS = st.sampled_from([2.0, 2.004, 2.008, 2.02, 2.5])
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 5), SHARES, st.sampled_from(["shards", "train"])), min_size=1, max_size=6),
+    st.lists(st.tuples(BITS, SHARES, st.sampled_from(["shards", "train"])), min_size=1, max_size=6),
     st.sampled_from([(0.5, 0.98), (0.0, 1.0), (0.3, 0.7)]),
 )
-def test_the_choice_is_the_fewest_bits_of_what_is_eligible(trials, bounds):
+def test_the_choice_is_of_what_is_eligible_costs_least_and_does_most(trials, bounds):
     results = [
         SimpleNamespace(bits=bits, effective_sample_share=share, trial=SimpleNamespace(changes={section: {}}))
         for bits, share, section in trials
     ]
     low, high = bounds
     allowed = [
-        result
-        for result, (_, share, section) in zip(results, trials, strict=True)
+        (bits, 1.0 if share is None else share)
+        for bits, share, section in trials
         if (share is None and section == "train") or (share is not None and low <= share <= high)
     ]
     best = choice(results, bounds)
-    assert (best is None) == (not allowed)
-    if best is not None:
-        assert best in allowed
-        assert best.bits == min(result.bits for result in allowed)
+    if best is None:
+        assert not allowed
+        return
+    own = 1.0 if best.effective_sample_share is None else best.effective_sample_share
+    assert (best.bits, own) in allowed
+    for bits, share in allowed:  # none is cheaper by more than a tie, none within the tie does more
+        assert bits > best.bits - 0.01
+        within = bits <= min(other for other, _ in allowed) + 0.01
+        assert not within or share > own or (share == own and bits >= best.bits)

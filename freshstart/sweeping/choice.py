@@ -2,12 +2,12 @@
 
 The rule: of the trials of a list, the one with the fewest bits per byte of good held-out text. Of those that weigh
 tokens (rwr, awr), only where the effective sample size, as a share, lies within the bounds of conf/sweep.yaml: below
-them a few tokens carry the training, above them the weights do next to nothing. Misalignment is shown and never used.
+them a few tokens carry the training, above them the weights do next to nothing; and of trials within ``TIE`` bits of
+the fewest, the one whose weights do most. Misalignment is shown and never used.
 
 The rule asks what an objective costs, not what it gains. Where nothing bounds how weak an objective may be (alpha of
 unlikelihood, the quantile of filtered, drop and the threshold of conditional), the fewest bits are as a rule those of
-the weakest setting: such trials are drawn, and none is chosen. And there is one seed: differences of a hundredth of a
-bit are within what another seed changes.
+the weakest setting: such trials are drawn, and none is chosen. There is one seed, hence the ties.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from freshstart.sweeping.trials import Result, Sweep
 
+TIE = 0.01  # bits per byte that another seed may change
 COLUMNS = ("bits_good", "effective_sample_share", "weight_bad_over_good", "misalignment", "ci_low", "ci_high")
 
 
@@ -25,14 +26,16 @@ def rule(sweep: Sweep) -> str:
     return (
         "Chosen: the fewest bits per byte of good held-out text, among trials of a training's own numbers (learning "
         f"rates), and of objectives that weigh tokens where the effective sample size is from {low:g} to {high:g} of "
-        "the tokens. Misalignment is not used."
+        f"the tokens; within {TIE:g} bits of the fewest, the smallest effective sample size. Misalignment is not used."
     )
 
 
 def choice(results: Sequence[Result], bounds: tuple[float, float]) -> Result | None:
-    """The trial with the fewest bits of those that may be chosen, the first of equal ones; None where none may."""
+    """What the rule chooses of the trials of a list; None where none is eligible."""
     eligible = [result for result in results if is_eligible(result, bounds)]
-    return min(eligible, key=lambda result: result.bits, default=None)
+    fewest = min((result.bits for result in eligible), default=0.0)
+    near = [result for result in eligible if result.bits <= fewest + TIE]
+    return min(near, key=lambda result: (result.effective_sample_share or 1.0, result.bits), default=None)
 
 
 def is_eligible(result: Result, bounds: tuple[float, float]) -> bool:
