@@ -3,6 +3,7 @@
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
 python -m freshstart sample models/toxicity/conditional/0 "You are" --control good -n 5     # samples, with scores
+python -m freshstart sweep pep8 awr mle             # equal trials of objectives' own numbers, and their ablations
 python -m freshstart metrics                        # what each metric means, as a table in Markdown
 python -m freshstart cache                          # what the cache of scores holds
 python -m freshstart cache --prune 10               # at most 10 GiB, the least recently used go first
@@ -37,6 +38,11 @@ def main() -> None:
     sample.add_argument("--seed", type=int, default=0)
     sample.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
     sample.add_argument("--json", action="store_true", help="one JSON document a sample, for programs")
+    sweep = commands.add_parser(
+        "sweep", help="equal trials of objectives' own numbers (conf/sweep.yaml), a choice, ablations"
+    )
+    sweep.add_argument("task", help="one of tasks in params.yaml")
+    sweep.add_argument("objectives", nargs="*", help="whose trials to run (default: all)")
     commands.add_parser("metrics", help="what each metric means")
     cache = commands.add_parser("cache", help="the cache of scores: show, prune or seed it")
     cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
@@ -62,6 +68,10 @@ def main() -> None:
 
         how = (arguments.control, arguments.n, arguments.tokens, arguments.seed, arguments.scorer, arguments.json)
         ask(arguments.model, arguments.prompt, *how)
+    elif arguments.command == "sweep":
+        from freshstart.sweeping import sweep as run_sweep
+
+        run_sweep(arguments.task, arguments.objectives)
     elif arguments.command == "metrics":
         from freshstart.evaluation.metrics import documented
 

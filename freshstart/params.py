@@ -143,11 +143,11 @@ class Params:
 @lru_cache(maxsize=1)
 def load() -> Params:
     """Read and check ``params.yaml`` and its scale file, every section and every task of it."""
-    root = build(Root, _read(ROOT_FILE), str(ROOT_FILE))
+    root = build(Root, read_file(ROOT_FILE), str(ROOT_FILE))
     scales = sorted(path.stem for path in SCALE_FOLDER.glob("*.yaml"))
     known(root.scale, scales, "scale", str(SCALE_FOLDER))
     file = SCALE_FOLDER / f"{root.scale}.yaml"
-    sections = _read(file)
+    sections = read_file(file)
     for name in sections:
         known(name, SECTIONS, "section", str(file))
     for name in SECTIONS:
@@ -203,7 +203,7 @@ def _check_external(root: Root) -> None:
                 raise InputError(f"{where}.model: {model.model} is {other}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     from ruamel.yaml import YAML, YAMLError  # the parser that DVC reads the same files with
 
     try:

@@ -264,4 +264,4 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
 
     path = tmp_path / "numbers.yaml"
     path.write_text("a: 1e-3\nb: 5_000\nc: 0o17\nd: yes\n")
-    assert params._read(path) == load_yaml(str(path))
+    assert params.read_file(path) == load_yaml(str(path))
