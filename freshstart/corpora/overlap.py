@@ -8,8 +8,7 @@ Pile and the lm-evaluation-harness use throughout. Texts below LEAST words are n
 text are counted as too short.
 
 N-grams without a word of two letters or more are not compared: runs such as 1, 2, ..., 13 and lists of zeros or primes
-made up all 26 hits of HumanEval in 83 MB of clean Python and English; without them there are none, nor of LAMBADA and
-BLiMP. Some hits that are left will be of what many texts hold, such as licences and quotations. GPT-3 left out n-grams
+made up all 26 hits of HumanEval in 83 MB of clean Python and English; without them there is none. Some hits that are left will be of what many texts hold, such as licences and quotations. GPT-3 left out n-grams
 found in more than ten documents; here a document is judged as it streams by, and some hits are listed for a look.
 
 What this does not find: paraphrases, translations, items of which fewer than LENGTH words in a row are left, and text
