@@ -106,7 +106,7 @@ def test_nothing_reported_is_tuned_on(place):
     everything = params.load()
     asked = everything.model(EvaluateSettings, "evaluate", "pep8")
     tokens, scored, scorer = (data(kind, "pep8") for kind in ("tokens", "scored", "scorer"))
-    context = Context("pep8", 0, asked, None, scorer, scored / "heldout", tokens, Path("model"))
+    context = Context("pep8", 0, asked, None, scorer, scored / "heldout", tokens, Path("model"), Path("reference"))
     rest = unreported(context)
     every = replace(context, settings=replace(asked, heldout_tokens=10**9)).documents
     assert [*context.documents, *rest] == every

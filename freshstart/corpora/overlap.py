@@ -4,13 +4,14 @@ A benchmark is a file or folder that ``local`` reads, or a tar archive of such f
 string in it a text of its own, whatever its column. A document overlaps with an item where they share LENGTH words in a
 row (see ``ngrams`` for what a word is), or the whole of a text that has from LEAST to LENGTH - 1 words. GPT-3 took n as
 the 5th percentile of a benchmark's lengths, but at least 8, below which hits are spurious, and at most 13, which the
-Pile and the lm-evaluation-harness use throughout. Texts below LEAST words are not compared; items that have no longer
-text are counted as too short.
+lm-evaluation-harness uses throughout. Texts below LEAST words are not compared; items that have no longer text are
+counted as too short.
 
 N-grams without a word of two letters or more are not compared: runs such as 1, 2, ..., 13 and lists of zeros or primes
-made up all 26 hits of HumanEval in 83 MB of clean Python and English; without them there are none, nor of LAMBADA and
-BLiMP. Some hits that are left will be of what many texts hold, such as licences and quotations. GPT-3 left out n-grams
-found in more than ten documents; here a document is judged as it streams by, and some hits are listed for a look.
+made up all 26 hits of HumanEval in 118 MB of clean Python and English. Without them there is none, of HumanEval,
+LAMBADA or BLiMP. Hits that are left may be of what many texts hold, such as licences and quotations. GPT-3 left out
+n-grams found in more than ten documents; here a document is judged as it streams by, and some hits are listed for a
+look.
 
 What this does not find: paraphrases, translations, items of which fewer than LENGTH words in a row are left, and text
 in scripts without spaces between words.
