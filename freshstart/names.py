@@ -62,5 +62,10 @@ def external_by(name: str, on_hub: bool) -> str:
     return f"evaluate_{'hub' if on_hub else 'folder'}@{name}"
 
 
+def benchmarked_by(task: str, name: str, seed: int, benchmark: str) -> str:
+    """The stage that runs a benchmark on a cell, as `dvc repro` names it."""
+    return f"benchmark@{task}-{name}-{seed}-{benchmark}"
+
+
 def _stage(stage: str, task: str, name: str, seed: int) -> str:
     return f"{stage}@{task}-{name.replace(ARM, '-')}-{seed}"

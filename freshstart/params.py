@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from freshstart import benchmarks
+from freshstart.benchmarks import BenchmarkSettings
 from freshstart.errors import InputError
 from freshstart.names import ARM, arm_name, checked, kind_of
 from freshstart.settings import build, kinds, known, listed, mapping
@@ -86,7 +88,9 @@ class Root:
                 raise ValueError(f"{name} must name at least one")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names one twice: {listed(values)}")
-        outside = (*self.external.folders, *self.external.hub)
+        if len(set(self.benchmarks)) < len(self.benchmarks):
+            raise ValueError(f"benchmarks names one twice: {listed(self.benchmarks)}")
+        outside = (*self.external.folders, *self.external.hub, *self.benchmarks)
         for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned, *outside):
             if ARM in checked(name):
                 raise ValueError(f"{ARM!r} stands in the names of finetuned arms alone, found {name!r}")
@@ -94,8 +98,6 @@ class Root:
             raise ValueError(f"seeds and corpus_seed must be from 0 to {MOST_SEED:,}")
         if "mle" not in self.objectives:
             raise ValueError("objectives must hold mle, the reference that every other objective is compared with")
-        if self.benchmarks:
-            raise ValueError("benchmarks is an empty list in this version: no stage reads it yet")
         if self.finetuned and not self.finetuned_from:
             raise ValueError("finetuned_from must name at least one share of mle's budget, such as 0.5")
 
@@ -112,6 +114,13 @@ class Params:
     root: Root
     sections: Mapping[str, Any]
     file: Path
+
+    def benchmark(self, name: str) -> BenchmarkSettings:
+        """The settings of a benchmark that conf/benchmarks.yaml describes."""
+        described = read_file(benchmarks.FILE)
+        known(name, described, "benchmark", f"benchmarks in {ROOT_FILE}; {benchmarks.FILE}")
+        where = f"{benchmarks.FILE}: {name}"
+        return benchmarks.settings(mapping(described[name], where), where)
 
     def task(self, name: str) -> str:
         """The task's name, if it is one of ``tasks``."""
@@ -163,6 +172,9 @@ def _check(params: Params) -> None:
     from freshstart import corpora, evaluation, objectives, scorers, tokens, training
 
     _check_external(params.root)
+    for name in params.root.benchmarks:
+        for task in params.benchmark(name).tasks:
+            known(task, params.root.tasks, "task", f"{benchmarks.FILE}: {name}.tasks")
     for name in params.root.finetuned:
         known(name, params.root.objectives, "objective", f"finetuned in {ROOT_FILE}")
     for task in params.root.tasks:

@@ -158,6 +158,7 @@ def workplace(tmp_path, monkeypatch):
 def make_workplace(folder: Path) -> None:
     (folder / "conf/scale").mkdir(parents=True, exist_ok=True)
     (folder / "conf/scale/tests.yaml").write_text(SCALE)
+    shutil.copy(ROOT / "conf/benchmarks.yaml", folder / "conf")
     (folder / "params.yaml").write_text(PARAMS)
     raw = folder / "raw/python"
     raw.mkdir(parents=True, exist_ok=True)

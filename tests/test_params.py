@@ -95,7 +95,7 @@ CASES = [
     ("[mle, filtered", "[filtered", "objectives must hold mle"),
     ("corpus_seed: 0", "x: [", "params.yaml is not valid YAML"),
     ("corpus_seed: 0", "", "params.yaml.corpus_seed is missing: it has no default"),
-    ("benchmarks: []", "benchmarks: [glue]", "no stage reads it yet"),
+    ("benchmarks: []", "benchmarks: [best]", "unknown benchmark 'best'; did you mean best_of_n?"),
     ("finetuned: []", "finetuned: [awr]", "finetuned_from has 0.5, but conf/scale/tests.yaml: train.pep8"),
 ]
 

@@ -16,7 +16,7 @@ import yaml
 from conftest import PARAMS, ROOT, SCALE
 from test_evaluation import other_model
 
-from freshstart import doors, evaluation, imports
+from freshstart import benchmarks, doors, evaluation, imports
 from freshstart.imports import NEUTRAL, code_digest, source_files
 from freshstart.settings import kinds
 
@@ -58,6 +58,8 @@ def digested(stage):
     if any(dep.endswith("/evaluate.json") for dep in deps):
         modules = ["freshstart.evaluation.evaluate", *EVALUATED]
         files |= {path for module in modules for path in source_files(module) if path.startswith(evaluation.ROOM)}
+    if any("/benchmarks/" in dep for dep in deps):
+        files |= source_files(f"{benchmarks.PACKAGE}.best_of_n") | source_files("freshstart.evaluation.context")
     if any(dep.endswith("/reference.json") for dep in deps):
         files |= {path for path in source_files("freshstart.evaluation.reference") if path.startswith(evaluation.ROOM)}
     return files

@@ -11,16 +11,16 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freshstart import files
+from freshstart import benchmarks, files
 from freshstart.errors import InputError
 from freshstart.evaluation import measure
 from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric, asked, check
-from freshstart.names import evaluated_by, external_by, trained_by
+from freshstart.names import benchmarked_by, evaluated_by, external_by, trained_by
 from freshstart.reporting.inference import LEAST_SEEDS, interval
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NORMAL_95 = 1.96
 MISALIGNMENT = "misalignment"
 BITS = ("heldout", "bits_per_byte", "good")  # of good text: all text punishes a model for having unlearned the bad
+BENCHMARKS = "benchmarks"  # where a cell's metrics hold what its benchmarks found, by name
 DISPLAYS = ("plain", "mask", "fold")  # how the page shows what the scorer found; nothing is shown on a guess
 
 
@@ -50,7 +51,7 @@ class Estimate:
 class Cell:
     """What the stages train and evaluate left of one cell; ``made_by`` is the stage that evaluates it.
 
-    ``curve`` is empty for a model that was trained elsewhere.
+    ``curve`` is empty for a model that was trained elsewhere; ``benchmarks`` are the kinds of its benchmarks, by name.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Cell:
     metrics: dict[str, Any]
     curve: list[dict[str, str]]
     samples: Path
+    benchmarks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -139,6 +141,12 @@ class Task:
         """What was measured, as the measures declare it; a metric of any name once for each name in the files."""
         cells = [cell for cells in self.every.values() for cell in cells]
         declared = _declared(dict.fromkeys(name for cell in cells for name in cell.metrics["measures"]))
+        kinds = {name: kind for cell in cells for name, kind in cell.benchmarks.items()}
+        declared += [
+            replace(metric, path=f"{BENCHMARKS}.{name}.{metric.path}", group=name)
+            for name, kind in kinds.items()
+            for metric in benchmarks.load(kind).METRICS
+        ]
         return [named for metric in declared for named in _by_name(metric, cells)]
 
     def estimate(self, name: str, *keys: str) -> Estimate | None:
@@ -193,6 +201,12 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
             for name, model in root.external.of(task).items()
         }
 
+    def benchmarked(task: str, cell: Cell) -> Cell:
+        asked = {name: _benchmark(folders, task, cell, name) for name in root.benchmarks}
+        found = {name: entry["found"] for name, entry in asked.items()}
+        kinds = {name: entry["kind"] for name, entry in asked.items() if entry["found"]}
+        return replace(cell, metrics=cell.metrics | {BENCHMARKS: found}, benchmarks=kinds)
+
     return [
         Task(
             task,
@@ -200,7 +214,7 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
             _scorer(folders["scorers"] / f"{task}.json", task),
             files.read_json(folders["scores"] / f"{task}.json", f"score@{task}"),
             _real(folders["heldout"] / f"{task}.json", f"heldout@{task}"),
-            cells(task, root.objectives),
+            {name: tuple(benchmarked(task, cell) for cell in of) for name, of in cells(task, root.objectives).items()},
             cells(task, root.arms),
             external(task),
         )
@@ -257,6 +271,16 @@ def _cell(
     if not samples.is_file():
         raise InputError(f"{samples} is missing: run `dvc repro {made_by}`")
     return Cell(name, seed, made_by, metrics, curve, samples)
+
+
+def _benchmark(folders: Mapping[str, Path], task: str, cell: Cell, name: str) -> dict[str, Any]:
+    """The kind of a benchmark, and what it found of a cell; nothing of a task that it is not for."""
+    path = folders["metrics"] / task / cell.name / name / f"{cell.seed}.json"
+    made_by = benchmarked_by(task, cell.name, cell.seed, name)
+    entry = files.read_json(path, made_by)
+    if entry["found"]:
+        check(entry["found"], benchmarks.load(entry["kind"], str(path)).METRICS, str(path), made_by, head=())
+    return entry
 
 
 def _curve(folders: Mapping[str, Path], task: str, name: str, seed: int) -> list[dict[str, str]]:

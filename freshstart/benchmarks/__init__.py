@@ -1,0 +1,55 @@
+"""Benchmarks: what a model is still able to do and whether what it learned holds, where asking takes long.
+
+One file a kind (``Kind``), found by its name. conf/benchmarks.yaml names benchmarks, each with its kind and that kind's
+settings; the stage ``benchmark`` runs those that ``benchmarks`` in params.yaml lists, for every cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from freshstart.evaluation.metrics import Metric
+from freshstart.settings import build, kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from freshstart.evaluation.context import Context
+    from freshstart.evaluation.subject import Subject
+
+PACKAGE = "freshstart.benchmarks"
+KIND = "def run("  # what the file of a kind defines
+FILE = Path("conf/benchmarks.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings:
+    """What the settings of every kind hold. ``tasks`` are those that it is run on; none stands for all."""
+
+    kind: str
+    tasks: tuple[str, ...] = ()
+
+
+class Kind(Protocol):
+    """The module of a kind.
+
+    ``run(subject, settings, context, state)`` gives the metrics that ``METRICS`` declares, and a table with a row an
+    item, so that models can be compared item by item. ``state`` is a folder of the run's own that outlives a stop:
+    what a run keeps there it need not do again. It is removed when the run is done.
+    """
+
+    Settings: type[BenchmarkSettings]
+    METRICS: tuple[Metric, ...]
+    run: Callable[[Subject, Any, Context, Path], tuple[dict[str, Any], pa.Table]]
+
+
+def load(name: str, where: str = str(FILE)) -> Kind:
+    return kind(PACKAGE, name, "kind", where)
+
+
+def settings(block: Mapping[str, Any], where: str) -> BenchmarkSettings:
+    """The settings of one benchmark, read by the module of its kind."""
+    return build(load(str(block.get("kind")), where).Settings, block, where)
