@@ -1,17 +1,21 @@
 """Benchmarks: what each finds, against a plain way to find it, and the door that runs them."""
 
+import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from conftest import ROOT
-from test_evaluation import context_of, subjects, trained  # noqa: F401
+from test_evaluation import CPU, context_of, subjects, trained  # noqa: F401
 
 from freshstart import benchmarks, files, imports
-from freshstart.benchmarks import best_of_n
+from freshstart.benchmarks import best_of_n, durability, memorisation
 from freshstart.evaluation.metrics import check
+from freshstart.evaluation.subject import of_folder
 from freshstart.settings import build, kinds
 
 
@@ -72,3 +76,55 @@ def test_the_code_of_a_benchmark_reaches_its_stage_through_its_settings():
             "freshstart.evaluation.context"
         )
         assert door - digested <= {"stages/benchmark.py", "freshstart/files.py"}, name
+
+
+def test_what_finetuning_leaves(trained, made, tmp_path):  # noqa: F811
+    """Finetuned on the worst documents a model is worse on them no longer: its loss there falls; the model stays."""
+    context = context_of(made, tmp_path)
+    subject = of_folder(trained / "conditional", "train", CPU)
+    before = {name: tensor.clone() for name, tensor in subject.model.state_dict().items()}
+    asked = {"kind": "durability", "samples": 8, "steps": [0, 2, 4], "batch_size": 4}
+    settings = build(durability.Settings, asked, "here")
+    found, items = durability.run(subject, settings, context, tmp_path / "state")
+    check(found, durability.METRICS, "here", "here", head=())
+    assert set(found["benign"]) == set(found["adversarial"]) == {"0", "2", "4"}
+    assert found["benign"]["0"] == found["adversarial"]["0"]  # nothing has been learned yet
+    assert found["benign"]["4"] != found["adversarial"]["4"]
+    assert 0 <= found["leak"]["share"] <= 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.model.state_dict().items())
+    assert items.num_rows == sum(found[name][steps]["n"] for name in durability.TEXTS for steps in ("0", "2", "4"))
+    again = durability.run(subject, settings, context, tmp_path / "state")[0]  # what is kept is not done again
+    assert again == found
+    rows = [torch.cat(list(durability._batches(context, settings, subject, name))) for name in durability.TEXTS]
+    scores = np.load(context.tokens / "train/document_scores.npy")
+    ends = np.load(context.tokens / "train/document_ends.npy")
+    documents = [np.asarray(context.train_tokens[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    first = {tuple(document[:20]): score for document, score in zip(documents, scores, strict=True)}
+    begun = [first[tuple(row[0, :20].tolist())] for row in rows]
+    assert begun[0] <= np.median(scores) < np.quantile(scores, 0.95) <= begun[1]
+
+
+def test_a_sentence_seen_often_is_found_as_memorised(subjects, made, tmp_path):  # noqa: F811
+    """A model that was trained on one sentence fifty times completes it, and neither another nor the corpus."""
+    context = context_of(made, tmp_path)
+    subject = replace(subjects[0], model=copy.deepcopy(subjects[0].model))
+    seen, unseen = (f"def {name}(self, value):\n    return self.{name}[value] + 7\n" for name in ("kept", "lost"))
+    tokens = torch.tensor([[subject.end_of_text, *next(subject.tokenizer.encode([seen]))[0]]])
+    optimizer = torch.optim.AdamW(subject.model.parameters(), lr=0.01)
+    for _ in range(50):
+        subject.model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    (tmp_path / "canaries.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in (seen, unseen)))
+    sizes = {"passages": 20, "prefix": 8, "target": 8}
+    asked = {"kind": "memorisation", "texts": str(tmp_path / "canaries.jsonl"), **sizes}
+    settings = build(memorisation.Settings, asked, "here")
+    found, items = memorisation.run(subject, settings, context, tmp_path)
+    check(found, memorisation.METRICS, "here", "here", head=())
+    canaries = [row["completed"] for row in items.to_pylist() if row["group"] == "texts"]
+    assert canaries[0] == 8 > canaries[1]
+    assert found["completed"]["good"]["mean"] == found["completed"]["bad"]["mean"] == 0
+    assert found["completed"]["good"]["n"] == found["completed"]["bad"]["n"] == 20
+    assert found["completed"]["texts"]["mean"] == 0.5
+    corpus = "\n".join(pl.read_parquet(made.folder / "data/corpus/pep8/train/*.parquet")["text"].to_list())
+    assert all(row["text"] in corpus for row in items.to_pylist() if row["group"] != "texts")
