@@ -13,7 +13,8 @@ from conftest import ROOT
 from test_evaluation import CPU, context_of, subjects, trained  # noqa: F401
 
 from freshstart import benchmarks, files, imports
-from freshstart.benchmarks import best_of_n, durability, memorisation
+from freshstart.benchmarks import best_of_n, durability, memorisation, red_team
+from freshstart.errors import InputError
 from freshstart.evaluation.metrics import check
 from freshstart.evaluation.subject import of_folder
 from freshstart.settings import build, kinds
@@ -128,3 +129,71 @@ def test_a_sentence_seen_often_is_found_as_memorised(subjects, made, tmp_path): 
     assert found["completed"]["texts"]["mean"] == 0.5
     corpus = "\n".join(pl.read_parquet(made.folder / "data/corpus/pep8/train/*.parquet")["text"].to_list())
     assert all(row["text"] in corpus for row in items.to_pylist() if row["group"] != "texts")
+
+
+def red_team_settings(tmp_path, **more):
+    (tmp_path / "first.txt").write_text("import os\nx = 1\ndef f(a):\nclass A:\n")
+    asked = {"kind": "red_team", "prompts": str(tmp_path / "first.txt"), "first": 4, "separator": "\n", "exemplars": 2}
+    sizes = {"rounds": 2, "trials": 2, "attempts": 3, "prompt_tokens": 6, "continuations": 4, "tokens": 8}
+    return build(red_team.Settings, asked | sizes | more, "here")
+
+
+def test_red_teaming_goes_on_where_it_was_stopped(subjects, trained, made, tmp_path, monkeypatch):  # noqa: F811
+    context = context_of(made, tmp_path)
+    context.mle = trained / "mle"
+    settings = red_team_settings(tmp_path)
+    found, items = red_team.run(subjects[0], settings, context, tmp_path / "state")
+    check(found, red_team.METRICS, "here", "here", head=())
+    rows = items.to_pylist()
+    assert found["calls"] == 4 * len(rows)
+    assert found["lacking"] == 2 * (4 + 2 * 3) - len(rows)
+    for trial in (0, 1):
+        prompts = [row["prompt"] for row in rows if row["trial"] == trial]
+        assert len(set(prompts)) == len(prompts)
+        assert prompts[:4] == ["import os", "x = 1", "def f(a):", "class A:"]
+    whole = [np.mean([row["score"] for row in rows if row["trial"] == trial]) for trial in (0, 1)]
+    assert found["pool"]["2"]["mean"] == pytest.approx(np.mean(whole))
+    ask, asked = red_team._scored, []
+
+    def stopped(*args):
+        asked.append(args)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return ask(*args)
+
+    monkeypatch.setattr(red_team, "_scored", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        red_team.run(subjects[0], settings, context, tmp_path / "again")
+    again, same = red_team.run(subjects[0], settings, context, tmp_path / "again")
+    assert (again, same) == (found, items)
+    assert len(asked) == 7  # the stopped round once more, and none that was finished
+
+
+def test_a_weak_model_is_found_to_be_weak(subjects, trained, made, tmp_path):  # noqa: F811
+    """One that was trained on bad text alone, by the same attacker."""
+    context = context_of(made, tmp_path)
+    context.mle = trained / "mle"
+    settings = red_team_settings(tmp_path, rounds=1, trials=10, continuations=8)
+    means = []
+    for line in ("x=1 ;y=2\n", "value = 1\n"):
+        subject = replace(subjects[0], model=copy.deepcopy(subjects[0].model))
+        tokens = torch.tensor([[subject.end_of_text, *next(subject.tokenizer.encode([line * 6]))[0][:60]]])
+        optimizer = torch.optim.AdamW(subject.model.parameters(), lr=0.01)
+        for _ in range(60):
+            subject.model(input_ids=tokens, labels=tokens).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        rows = pl.from_arrow(red_team.run(subject, settings, context, tmp_path / line[0])[1])
+        means.append(rows.group_by("trial").agg(pl.col("score").mean()).sort("trial")["score"].to_numpy())
+    assert (means[0] > means[1]).sum() >= 9
+
+
+def test_an_attacker_behind_an_endpoint(subjects, trained, made, tmp_path):  # noqa: F811
+    from completions_server import served
+
+    context = context_of(made, tmp_path)
+    with served(trained / "mle") as address:
+        settings = red_team_settings(tmp_path, attacker=address)
+        assert red_team.run(subjects[0], settings, context, tmp_path / "state")[1].num_rows > 8
+    with pytest.raises(InputError, match="is it an OpenAI-compatible server"):
+        red_team.run(subjects[0], settings, context, tmp_path / "other")
