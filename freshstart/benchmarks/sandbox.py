@@ -30,8 +30,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from freshstart.errors import InputError
 
@@ -44,6 +46,7 @@ NOBODY = 65534
 PYTHON = os.path.realpath(sys.executable)
 PROGRAM = "program.py"
 OUTSIDE = "open('/etc/passwd').read()"
+NO_STREAMS = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 NAMESPACES = ("unshare", "--user", "--net", "--pid", "--fork", "--kill-child", "--")
 
 PASSED, SYNTAX, EXITED, ERROR, TIMEOUT, KILLED = "passed", "syntax", "exited", "error", "timeout", "killed"
@@ -77,6 +80,16 @@ class Limits:
     memory_mib: int
 
 
+def _end_with_parent() -> None:
+    """Let this process, and with it the program that it runs, end when its parent was killed."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 @contextmanager
 def runner(limits: Limits, degraded: bool) -> Iterator[Callable[[Sequence[str]], list[str]]]:
     """A function that runs programs and gives how each ended: ``passed``; ``failed`` (an assertion), ``syntax``,
@@ -84,7 +97,7 @@ def runner(limits: Limits, degraded: bool) -> Iterator[Callable[[Sequence[str]],
 
     They run in as many processes as there are processors, apart from this one, whose memory a fork would copy.
     """
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _end_with_parent) as pool:
         end = partial(end_of, limits=limits, degraded=degraded)
         yield lambda programs: list(pool.map(end, programs))
 
@@ -152,7 +165,7 @@ def _locked(work: Path, limits: Limits) -> int | str:
         warnings.filterwarnings("ignore", "Policy field 'gid'")  # it is set
         result = sandbox.run(_command(limits), timeout=limits.seconds)
     if result.error is not None:
-        raise RuntimeError(f"sandlock could not run a program: {result.error}")
+        raise InputError(f"sandlock could not run a program ({result.error}): try it elsewhere, or set degraded: true")
     if result.reason == sandlock.ExitReason.EXITED:
         return result.exit_code
     return TIMEOUT if result.reason == sandlock.ExitReason.TIMEOUT else KILLED
@@ -160,16 +173,14 @@ def _locked(work: Path, limits: Limits) -> int | str:
 
 def _limited(work: Path, limits: Limits) -> int | str:
     """The same, held by limits of the process and what namespaces the kernel gives."""
-    user = {}
-    if _is_root():
-        user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    if user := _nobody():
         for path in (work.parent, work):
             os.chown(path, NOBODY, NOBODY)
     try:
         process = subprocess.Popen(
-            [*_namespaces(), *_command(limits)], cwd=work, env={}, start_new_session=True, **_NO_STREAMS, **user
+            [*_namespaces(), *_command(limits)], cwd=work, env={}, start_new_session=True, **NO_STREAMS, **user
         )
-    except PermissionError:
+    except PermissionError:  # nobody may not run this Python
         return KILLED
     try:
         code = process.wait(limits.seconds)
@@ -180,9 +191,6 @@ def _limited(work: Path, limits: Limits) -> int | str:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return code if 0 <= code < 128 else KILLED  # unshare gives 128 and the signal
-
-
-_NO_STREAMS = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 
 
 def _command(limits: Limits) -> list[str]:
@@ -203,11 +211,15 @@ def _command(limits: Limits) -> list[str]:
 @cache
 def _namespaces() -> tuple[str, ...]:
     """The command that runs another one in namespaces of its own; empty where the kernel or the system gives none."""
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if _is_root() else {}
     if shutil.which(NAMESPACES[0]) is None:
         return ()
-    tried = subprocess.run([*NAMESPACES, "true"], **_NO_STREAMS, **user, check=False)
-    return NAMESPACES if tried.returncode == 0 else ()
+    trial = subprocess.run([*NAMESPACES, "true"], **NO_STREAMS, **_nobody(), check=False)
+    return NAMESPACES if trial.returncode == 0 else ()
+
+
+def _nobody() -> dict[str, Any]:
+    """As whom a program is started: under root as nobody, since no limit on processes holds for root."""
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if _is_root() else {}
 
 
 def _read_by_python() -> list[str]:
