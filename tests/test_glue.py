@@ -133,9 +133,10 @@ def test_how_a_row_is_read(subject):
         glue_sets.Row("dev", 1, ("alder birch\ncedar", "elm"), 0.0),
         glue_sets.Row("dev", 2, ("fir " * 60, "elm"), 0.0),
     ]
-    (short, long), cut = glue.encoded(subject, rows, 24)
+    encoded = glue.encode(subject, glue_sets.SETS["RTE"], glue_sets.Data([], [], rows, 0), 24)
+    short, long = encoded.dev
     end, good = subject.end_of_text, subject.controls[0].id
-    assert cut == 1
+    assert encoded.cut == 1
     assert [token for token in short if token in (end, good)] == [end, good, good, end, good, end]
     assert subject.tokenizer.decode(short) == "alder birch\ncedarelm"
     assert len(long) == 24
@@ -193,7 +194,7 @@ def test_train_is_divided_by_its_texts_alone(tmp_path):
         (lambda sets: (sets / "MRPC/train.tsv.gz").write_bytes(b"text"), r"train\.tsv\.gz can not be read as a whole"),
         (
             lambda sets: write(sets / "SST-2/train.tsv", [("sentence", "label"), ("a", 1)]),
-            r"1 rows of train and 60 of dev are too few",
+            r"SST-2: 60 rows of dev and 1 of train are too few",
         ),
     ],
 )

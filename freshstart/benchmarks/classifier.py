@@ -13,7 +13,7 @@ import copy
 import math
 import random
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,11 @@ from freshstart.training.schedule import factor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from freshstart.benchmarks.glue import Settings
+
 HEAD_SPREAD = 0.02  # standard deviation of the head's first weights, GPT-2's own
 WARMUP = 0.1
 POOL_BATCHES = 32  # batches whose rows are sorted by length together
-
-
-class Settings(Protocol):
-    batch_size: int
-    epochs: int
-    learning_rate: float
 
 
 class Classifier(nn.Module):
@@ -77,13 +73,13 @@ def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def epochs(
     classifier: Classifier, rows: Sequence[Sequence[int]], targets: Tensor, settings: Settings, seed: int, title: str
-) -> Iterator[Classifier]:
-    """Finetune in place, and give the classifier after each epoch. InputError at a loss that is not finite."""
+) -> Iterator[int]:
+    """Finetune in place, and give the number of each epoch that is done, from 1. InputError at a loss not finite."""
     steps = settings.epochs * math.ceil(len(rows) / settings.batch_size)
     optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=0.0)
     generator, targets = random.Random(seed), targets.to(classifier.head.weight.device)
     with Progress(title, steps, "steps") as progress:
-        for _ in range(settings.epochs):
+        for epoch in range(1, settings.epochs + 1):
             classifier.train()
             for batch in _batches([len(row) for row in rows], settings.batch_size, generator):
                 for group in optimizer.param_groups:
@@ -96,7 +92,7 @@ def epochs(
                 nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
                 optimizer.step()
                 progress.advance(note=f"loss {loss.item():.3f}")
-            yield classifier
+            yield epoch
 
 
 def _batches(sizes: Sequence[int], size: int, generator: random.Random) -> list[list[int]]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,18 @@ class Settings(BenchmarkSettings):
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A data set as a model reads it: the tokens of each row of each side, and how many rows were cut."""
+
+    form: Form
+    data: Data
+    learned: list[list[int]]
+    stopping: list[list[int]]
+    dev: list[list[int]]
+    cut: int
+
+
+@dataclass(frozen=True)
 class Restart:
     """A restart that is done: the epoch that counts, and what it predicts of each row of dev."""
 
@@ -99,55 +111,52 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
 
     every = {name: read(name, Path(settings.data), settings.rows) for name in settings.sets}  # refused before any work
     sets: dict[str, Any] = {}
-    items: dict[str, list[Any]] = {name: [] for name in ("set", "item", "restart", "prediction", "label")}
-    scores = []
+    scores, items = [], []
     for name, data in every.items():
-        form, length = SETS[name], min(settings.length, subject.context)
-        rows, cut = {}, 0
-        for side in ("learned", "stopping", "dev"):
-            rows[side], were_cut = encoded(subject, getattr(data, side), length)
-            cut += were_cut
-        restarts = [_restart(subject, settings, context, state, name, data, rows, i) for i in range(settings.restarts)]
-        metrics = [dev_metrics(form, data.dev, restart.predictions) for restart in restarts]
-        majority = dev_metrics(form, data.dev, [_majority(form, data.learned)] * len(data.dev))
-        scores.append([_mean(found.values()) for found in metrics])
-        sets[name] = {
-            "score": interval(scores[-1]),
-            "majority": _mean(majority.values()),
-            "metrics": {metric: interval([found[metric] for found in metrics]) for metric in majority},
-            "majority_metrics": majority,
-            "n": len(data.dev),
-            "learned": len(data.learned),
-            "stopping": len(data.stopping),
-            "left_out": data.left_out,
-            "cut": cut,
-            "epoch": _mean(restart.epoch for restart in restarts),
-        }
-        for number, restart in enumerate(restarts):
-            items["set"] += [name] * len(data.dev)
-            items["item"] += [f"{row.file}:{row.number}" for row in data.dev]
-            items["restart"] += [number] * len(data.dev)
-            items["prediction"] += restart.predictions
-            items["label"] += [row.label for row in data.dev]
+        encoded = encode(subject, SETS[name], data, min(settings.length, subject.context))
+        restarts = []
+        for number in range(settings.restarts):
+            path = state / f"{name}-{number}-{data.sha256[:16]}.json"
+            if not path.is_file():
+                seed = int(files.digest([context.seed, name, number])[:12], 16)
+                title = f"finetuning on {name}, restart {number + 1} of {settings.restarts}"
+                files.write_json(path, asdict(_finetuned(subject, encoded, settings, seed, title)))
+            restarts.append(Restart(**json.loads(path.read_text(encoding="utf-8"))))
+        sets[name], of_restarts = _report(encoded, restarts)
+        scores.append(of_restarts)
+        items += [
+            {
+                "set": name,
+                "item": f"{row.file}:{row.number}",
+                "restart": number,
+                "prediction": value,
+                "label": row.label,
+            }
+            for number, restart in enumerate(restarts)
+            for row, value in zip(data.dev, restart.predictions, strict=True)
+        ]
     found = {
         "score": interval([_mean(of_restart) for of_restart in zip(*scores, strict=True)]) | {"n": settings.restarts},
         "majority": _mean(entry["majority"] for entry in sets.values()),
         "sets": sets,
     }
-    return found, pa.table(items)
+    return found, pa.Table.from_pylist(items)
 
 
-def encoded(subject: Subject, rows: Sequence[Row], length: int) -> tuple[list[list[int]], int]:
-    """The tokens of each row, at most ``length``, and how many rows were cut to that."""
-    control = subject.control(subject.asked[0])
-    cut, read = 0, []
-    for row in rows:
+def encode(subject: Subject, form: Form, data: Data, length: int) -> Encoded:
+    """A data set in rows of at most ``length`` tokens."""
+    control, cut = subject.control(subject.asked[0]), 0
+
+    def tokens(row: Row) -> list[int]:
+        nonlocal cut
         parts = [subject._prompt(text, control) for text in row.texts]
         cut += sum(map(len, parts)) >= length
         while sum(map(len, parts)) >= length:
             del max(parts, key=len)[-1]
-        read.append([*(token for part in parts for token in part), subject.end_of_text])
-    return read, cut
+        return [*(token for part in parts for token in part), subject.end_of_text]
+
+    sides = [[tokens(row) for row in rows] for rows in (data.learned, data.stopping, data.dev)]
+    return Encoded(form, data, *sides, cut)
 
 
 def dev_metrics(form: Form, rows: Sequence[Row], predictions: Sequence[float]) -> dict[str, float]:
@@ -184,45 +193,50 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}
 
 
-def _restart(
-    subject: Subject,
-    settings: Settings,
-    context: Context,
-    state: Path,
-    name: str,
-    data: Data,
-    rows: Mapping[str, list[list[int]]],
-    number: int,
-) -> Restart:
-    """One restart of a set, taken from ``state`` where it is done."""
+def _finetuned(subject: Subject, encoded: Encoded, settings: Settings, seed: int, title: str) -> Restart:
+    """One restart of a set."""
     import torch
 
     from freshstart.benchmarks.classifier import Classifier, epochs, loss_of
 
-    path = state / f"{name}-{number}-{data.sha256[:16]}.json"
-    if path.is_file():
-        return Restart(**json.loads(path.read_text(encoding="utf-8")))
-    form, seed = SETS[name], int(files.digest([context.seed, name, number])[:12], 16)
+    form, data = encoded.form, encoded.data
     learned, stopping = _targets(form, data.learned), _targets(form, data.stopping)
+    labels = [row.label for row in data.stopping]
     best, done = (-math.inf, -math.inf), Restart(0, [])
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # what dropout draws
         classifier = Classifier(subject.model, len(form.classes) or 1, seed)
-        title = f"finetuning on {name}, restart {number + 1} of {settings.restarts}"
-        finetuned = epochs(classifier, rows["learned"], learned, settings, seed, title)
-        for epoch, classifier in enumerate(finetuned, 1):
-            outputs = classifier.predict(rows["stopping"], settings.batch_size)
+        for epoch in epochs(classifier, encoded.learned, learned, settings, seed, title):
+            outputs = classifier.predict(encoded.stopping, settings.batch_size)
             values = _predictions(form, outputs)
-            labels = [row.label for row in data.stopping]
             score = _mean(metric(name, labels, values) for name in form.metrics)
             reached = (score, -float(loss_of(outputs, stopping)))
             if reached > best:
-                dev = classifier.predict(rows["dev"], settings.batch_size)
+                dev = classifier.predict(encoded.dev, settings.batch_size)
                 best, done = reached, Restart(epoch, _predictions(form, dev))
             elif epoch - done.epoch >= PATIENCE:
                 break
-    files.write_json(path, asdict(done))
     return done
+
+
+def _report(encoded: Encoded, restarts: Sequence[Restart]) -> tuple[dict[str, Any], list[float]]:
+    """What is reported of a set, and its score in each restart."""
+    form, data = encoded.form, encoded.data
+    metrics = [dev_metrics(form, data.dev, restart.predictions) for restart in restarts]
+    majority = dev_metrics(form, data.dev, [_majority(form, data.learned)] * len(data.dev))
+    scores = [_mean(values.values()) for values in metrics]
+    return {
+        "score": interval(scores),
+        "majority": _mean(majority.values()),
+        "metrics": {name: interval([values[name] for values in metrics]) for name in majority},
+        "majority_metrics": majority,
+        "n": len(data.dev),
+        "learned": len(data.learned),
+        "stopping": len(data.stopping),
+        "left_out": data.left_out,
+        "cut": encoded.cut,
+        "epoch": _mean(restart.epoch for restart in restarts),
+    }, scores
 
 
 def _targets(form: Form, rows: Sequence[Row]) -> Tensor:

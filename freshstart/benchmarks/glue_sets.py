@@ -75,6 +75,10 @@ class Row:
     texts: tuple[str, ...]
     label: float
 
+    @property
+    def place(self) -> str:
+        return f"{self.file}:{self.number}"
+
 
 @dataclass(frozen=True)
 class Data:
@@ -96,20 +100,17 @@ def read(name: str, folder: Path, most: int | None) -> Data:
     Raises InputError where a file is missing or damaged, lacks a column, or holds a label that the set does not have.
     """
     form = SETS[name]
-    train, left_out = _rows(folder / name, "train", form)
-    dev: list[Row] = []
-    for file in form.dev:
-        rows, broken = _rows(folder / name, file, form)
-        dev, left_out = dev + rows, left_out + broken
+    (train, left_out), *dev = (_rows(folder / name, file, form) for file in ("train", *form.dev))
     hashed = sorted((files.digest(row.texts), row.label, row) for row in train)[:most]
     sides: tuple[list[Row], list[Row]] = ([], [])
     for digest, _, row in hashed:
         sides[int(digest[-8:], 16) < STOPPING * 16**8].append(row)
-    if min(map(len, (*sides, dev))) < 2:
+    if min(map(len, (*sides, *(rows for rows, _ in dev)))) < 2:
         raise InputError(
-            f"{folder / name}: {len(hashed)} rows of train and {len(dev)} of dev are too few to learn from"
+            f"{folder / name}: {listed(len(rows) for rows, _ in dev)} rows of {listed(form.dev)} and {len(hashed)} of "
+            "train are too few to learn from, to stop by and to report on"
         )
-    return Data(*sides, dev, left_out)
+    return Data(*sides, [row for rows, _ in dev for row in rows], left_out + sum(broken for _, broken in dev))
 
 
 def _rows(folder: Path, file: str, form: Form) -> tuple[list[Row], int]:
