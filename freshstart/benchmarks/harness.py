@@ -1,10 +1,11 @@
 """Tasks of the Language Model Evaluation Harness by name: LAMBADA, BLiMP, wikitext's bits per byte and all others.
 
-Requests, metrics, groups and standard errors are lm-eval's own (Gao et al. 2024; the extra ``harness``). A model without
-control tokens gets the answers that lm-eval's ``hf`` gives for its folder. One with control tokens is asked twice: under
-its own (``tasks``) and as if it had none (``without``); harness_model.py says how. What each document gave is the table
-of items: a row for each task, control, document and metric, ``value`` being the number that the metric averages, or sums
-over the sum of ``weight`` (bytes or words). Of a metric that is no number a document, such as BLEU, there is no row.
+Requests, metrics, groups and standard errors are lm-eval's own (Gao et al. 2024; the extra ``harness``). A model
+without control tokens gives the answers that lm-eval's ``hf`` gives for its folder. One with control tokens is asked
+twice: under its own (``tasks``) and as if it had none (``without``); harness_model.py says how. The table of items has
+what each document gave: a row for each task, control, document and metric. Its ``value`` is the number that the metric
+averages, or sums and divides by the sum of ``weight`` (bytes or words). Metrics that are no number a document, such as
+BLEU, have no row.
 
 Data sets come from the hub or from local files: conf/harness has tasks that read files below raw.
 """
@@ -16,6 +17,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from freshstart.settings import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lm_eval.tasks import TaskManager
 
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.subject import Subject
@@ -92,11 +95,9 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
 
 def _loaded(settings: Settings) -> dict[str, dict[str, Any]]:
     """The tasks and groups with their data, as ``evaluate`` wants them."""
-    from lm_eval.tasks import TaskManager
-
     if settings.include_path and not Path(settings.include_path).is_dir():
         raise InputError(f"include_path {settings.include_path} is no folder: name one that holds task files")
-    manager = TaskManager(include_path=settings.include_path)
+    manager = _known(settings.include_path)
     loaded: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in settings.suites:
         if name not in manager.task_index:
@@ -107,15 +108,25 @@ def _loaded(settings: Settings) -> dict[str, dict[str, Any]]:
                 loaded[key].update(values)
         except (OSError, ValueError) as error:  # what ``datasets`` raises where data is missing or can not be read
             raise InputError(
-                f"a data set of {name} can not be had: {str(error).splitlines()[0]:.300}. Put the file there, or download "
-                "the data set once where there is a network (HF_HOME says where to) and leave HF_HUB_OFFLINE=1 set here"
+                f"a data set of {name} can not be had: {str(error).splitlines()[0]:.300}. Put the file there, or "
+                "download it once where there is a network (to the folder HF_HOME), and set HF_HUB_OFFLINE=1 here"
             ) from None
     for task in loaded["tasks"].values():  # as lm-eval's own command line does
         own = task.get_config("num_fewshot")
         if own != 0:
-            task.set_config(key="num_fewshot", value=(own or 0) if settings.num_fewshot is None else settings.num_fewshot)
+            task.set_config(
+                key="num_fewshot", value=(own or 0) if settings.num_fewshot is None else settings.num_fewshot
+            )
         task.set_fewshot_seed(seed=FEWSHOT_SEED)
     return loaded
+
+
+@lru_cache
+def _known(include_path: str | None) -> TaskManager:
+    """All tasks by name, read once a process: lm-eval has 14,000 task files, which take some ten seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=include_path)
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:

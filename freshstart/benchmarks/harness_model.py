@@ -1,11 +1,13 @@
 """A subject as lm-eval asks models: log-likelihoods of continuations and whole texts, and generated text.
 
-Without a control it reads as lm-eval's ``hf`` does (HFLM): nothing stands before a context, an end of text stands before
-a continuation without one, what does not fit is cut from the left, and nothing is masked. Under a control the text is
-read as the model was trained to: behind an end of text, with the control token at each segment. What belongs to the
-continuation is charged, its control tokens too, and the rest of the vocabulary renormalised, as everywhere in
-evaluation; an end of text and a control token stay in front where the context is cut. Generated text is the sampler's
-under both, behind an end of text and with all other control tokens masked.
+Without a control it reads as lm-eval's ``hf`` does (HFLM): nothing stands before a context, an end of text stands
+before a continuation without one, what does not fit is cut from the left, and nothing is masked.
+
+Under a control the text is read as the model was trained: behind an end of text, with the control token at each
+segment. Other control tokens and padding are masked and the rest renormalised. The end of text and the first control
+token are given, and stay in front where a context is cut; a continuation is charged for the control tokens in it, a
+whole text for all, as in ``bits_per_byte``. Generated text is the sampler's, with a control or without: behind an end of
+text, with all other control tokens masked.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class HarnessModel(LM):
         self.front = 2 if self.control else 0  # tokens that stay where a row is cut
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        return self._by_task("loglikelihood", requests, lambda asked: self._log_p([self._pair(*pair) for pair in asked]))
+        return self._by_task(
+            "loglikelihood", requests, lambda asked: self._log_p([self._pair(*pair) for pair in asked])
+        )
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         def answer(asked: Sequence[tuple[str]]) -> list[float]:
@@ -78,9 +82,12 @@ class HarnessModel(LM):
         solid = context.rstrip()
         begin = [self.subject.end_of_text] if self.control or not solid else []
         tokens = begin + self._tokens(context + continuation)
-        count, most = len(tokens) - len(begin + self._tokens(solid)), self.subject.context + 1
+        given = max(len(begin + self._tokens(solid)), self.front)
+        count, most = len(tokens) - given, self.subject.context + 1
         if not 0 < count <= most - max(self.front, 1):
-            raise InputError(f"{continuation[:40]!r} is {count} tokens: the model reads {self.subject.context} at a time")
+            raise InputError(
+                f"{continuation[:40]!r} is {count} tokens: the model reads {self.subject.context} at a time"
+            )
         if len(tokens) > most:
             tokens = tokens[: self.front] + tokens[self.front - most :]
         return tokens, count
