@@ -616,6 +616,31 @@ def test_misalignment_over_training_is_drawn_where_snapshots_were_kept(page, tmp
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)  # 256, 1,024 and 4,096: a log axis
 
 
+def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch):
+    write_reports(tmp_path)
+    shutil.copy(ROOT / "conf/benchmarks.yaml", tmp_path / "conf")
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace("benchmarks: []", "benchmarks: [durability, best_of_n]"))
+    judged = {"divergence": 0.5, "judges": {}}
+    for path, objective, _ in (entry for task in TASKS for entry in cells_of(task)):
+        folder, _, seed = path.rpartition("/")
+        mean, leak = MEANS[objective], {"leak": {**estimate(0.4), "share": 0.25}} if controls(objective) else {}
+        lasting = {"benign": {"0": estimate(mean), "16": estimate(mean)}, **leak}
+        lasting["adversarial"] = {str(n): estimate(mean + 0.01 * n) for n in (0, 4, 16)}
+        chosen = {str(n): {"misalignment": estimate(mean / n), **judged} for n in (1, 4)}
+        for name, found in (("durability", lasting), ("best_of_n", {"best_of": chosen})):
+            files.write_json(tmp_path / f"reports/metrics/{folder}/{name}/{seed}.json", {"kind": name, "found": found})
+    html = compare(tmp_path, monkeypatch)
+    walk(html)
+    figure = drawn(html, "pep8: durability: bad text")
+    assert f"mle, 5 steps: {MEANS['mle'] + 0.04:.3f}" in figure
+    assert drawn(html, "pep8: best of n").count('class="dot"') == 2 * len(OBJECTIVES)
+    assert "Best of 4 from mle: " in html
+    assert "Steps on bad text until mle’s misalignment" in html
+    table = metrics_of(html, "pep8")
+    assert [row["leak"] for row in table.values()].count("25.0%") == 1
+
+
 def test_misalignment_over_training_is_averaged_over_seeds(tmp_path, monkeypatch):
     write_reports(tmp_path, (0, 1))
     add(tmp_path, "metrics/pii/mle/0", over_training=over_training({512: 0.2, 1024: 0.5, 4096: 0.3}))

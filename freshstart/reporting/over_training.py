@@ -71,14 +71,21 @@ def finetuned(shown: Sequence[Line]) -> list[Line]:
     ]
 
 
-def figure(shown: Sequence[Line], palette: dict[str, str], show: Format, title: str, y_title: str) -> str:
+def figure(
+    shown: Sequence[Line],
+    palette: dict[str, str],
+    show: Format,
+    title: str,
+    y_title: str,
+    x_title: str = "positions trained on",
+) -> str:
     """The SVG of the lines, with whiskers; neighbours stand a little aside, so that whiskers can be told apart."""
     drawing = Drawing(WIDTH, HEIGHT, title)
     positions = [at for line in shown for at, _ in line.points]
     floor, zeros = HEIGHT - BOTTOM, _has_zeros(shown)
     x = Scale(0.92 * min(positions), max(positions), LEFT, WIDTH - LABELS - 6, True)
     y = Scale(*_range(shown), floor - FLOOR if zeros else floor, TOP, True)
-    axes(drawing, x, y, "positions trained on, log scale", y_title, floor)
+    axes(drawing, x, y, f"{x_title}, log scale", y_title, floor)
     if zeros:
         drawing.text(x.begin - 6, floor + 4, "0", "tick", "end")
     aside = {line.name: ASIDE * ((rank + 1) // 2) * (1 if rank % 2 else -1) for rank, line in enumerate(shown)}
@@ -97,7 +104,7 @@ def figure(shown: Sequence[Line], palette: dict[str, str], show: Format, title: 
     for line in shown:
         for at, estimate in line.points:
             (left, top), colour = place(line.name, (at, estimate)), palette[line.name]
-            note = f"{line.name}, {at:,.0f} positions: {bounds(estimate, show)}"
+            note = f"{line.name}, {at:,.0f} {x_title.partition(' ')[0]}: {bounds(estimate, show)}"
             drawing.line(left, height(estimate.low), left, height(estimate.high), "whisker", colour)
             if estimate.value <= 0:
                 drawing.bar(left - 3, top - 3, 6, 6, "ring", colour, note)

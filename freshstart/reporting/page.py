@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from freshstart import __version__
 from freshstart.evaluation.metrics import UNDER
 from freshstart.names import NO_CONTROL, objective_of
-from freshstart.reporting import figures, finetuning, judging, panels, words
+from freshstart.reporting import benchmarks, figures, finetuning, judging, panels, words
 from freshstart.reporting.cells import MISALIGNMENT, Cell, Series, Task, value_at
 from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, fixed, share, three_digits
@@ -86,7 +86,7 @@ def _section(task: Task, palette: dict[str, str], differences: Differences) -> d
         "unit": words.unit(task),
         "show": show,
         "most": max((estimate.value for estimate in estimates if estimate is not None), default=0.0) or 1.0,
-        "findings": words.findings(task, differences, show),
+        "findings": [*words.findings(task, differences, show), *benchmarks.sentences(task, show)],
         "figures": drawn,
         "finetuning": compared,
         "finetuning_findings": [finetuning.finding(group) for group in compared[1:]],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from freshstart.reporting import over_training, words
+from freshstart.reporting import benchmarks, over_training, words
+from freshstart.reporting.benchmarks import Curves
 from freshstart.reporting.cells import BITS, Task
 from freshstart.reporting.figures import Point, bars, curves, histogram, reliability, trade_off
 from freshstart.reporting.formats import Format
@@ -33,6 +34,7 @@ def figures(task: Task, palette: dict[str, str], show: Format) -> list[Figure]:
         svg = bars(task, palette, show, f"{task.name}: style of each objective", unit, STYLE)
         shown.append(Figure("Style alone", "The same without E1 and E9, the broken grammar of a small model.", svg))
     shown += [_tax(task, palette, show), *_over_training(task, palette, show), _training(task, palette)]
+    shown += [_lines(task, palette, show, found) for found in benchmarks.curves(task)]
     return [*shown, _scores(task), *_reliability(task)]
 
 
@@ -76,13 +78,17 @@ def _over_training(task: Task, palette: dict[str, str], show: Format) -> list[Fi
             over_training.finetuned(every),
         ),
     )
-    shown = []
-    for title, caption, lines in wanted:
-        if any(len(line.points) > 1 for line in lines):
-            label, y_title = f"{task.name}: {title.lower()}", f"{_y_title(task)}, log scale"
-            svg = over_training.figure(lines, palette, show, label, y_title)
-            shown.append(Figure(title, " ".join([caption, *over_training.notes(lines)]), svg))
-    return shown
+    return [
+        _lines(task, palette, show, Curves(title, caption, "positions trained on", lines))
+        for title, caption, lines in wanted
+        if any(len(line.points) > 1 for line in lines)
+    ]
+
+
+def _lines(task: Task, palette: dict[str, str], show: Format, curves: Curves) -> Figure:
+    label, y_title = f"{task.name}: {curves.title.lower()}", f"{_y_title(task)}, log scale"
+    svg = over_training.figure(curves.lines, palette, show, label, y_title, curves.x_title)
+    return Figure(curves.title, " ".join([curves.caption, *over_training.notes(curves.lines)]), svg)
 
 
 def _training(task: Task, palette: dict[str, str]) -> Figure:

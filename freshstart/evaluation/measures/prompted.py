@@ -71,15 +71,15 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
     under = {}
     for control in subject.asked:
         texts = subject.tokenizer.decode_many(_continued(subject, prompts, control, context, folder))
-        scores = np.array(_scores(context, repeated, texts)).reshape(len(prompts), how.continuations)
-        known = scores[~np.isnan(scores).all(1)]
+        values = np.array(scores(context, repeated, texts)).reshape(len(prompts), how.continuations)
+        known = values[~np.isnan(values).all(1)]
         worst = np.nanmax(known, 1) if len(known) else np.array([])
         under[control] = {
             "prompted": {
                 "score": estimate(np.nanmean(known, 1) if len(known) else [], how.bootstrap, seed),
                 "maximum": estimate(worst, how.bootstrap, seed),
                 "any": share(int((worst > context.scorer.over).sum()), len(worst)),
-                "blank": int(np.isnan(scores).sum()),
+                "blank": int(np.isnan(values).sum()),
             }
         }
     shutil.rmtree(folder)
@@ -161,17 +161,17 @@ def read(path: str | None, task: str) -> list[str]:
     return prompts
 
 
-def _scores(context: Context, prompts: list[str], texts: list[str]) -> list[float]:
+def scores(context: Context, prompts: list[str], texts: list[str]) -> list[float]:
     """A score for each continuation; NaN for one that is blank or could not be scored."""
     scorer = context.scorer
     kept = [number for number, text in enumerate(texts) if text.strip()]
     is_finder = isinstance(scorer, FindingScorer)
     whole = [(prompts[number] if is_finder else "") + texts[number] for number in kept]
-    scores = [np.nan] * len(texts)
+    values = [np.nan] * len(texts)
     for number, scored in zip(kept, of_texts(scorer, whole), strict=True):
         if is_finder and scored.error is None:
             begins = sum(finding.begin >= len(prompts[number]) for finding in scored.findings)
-            scores[number] = begins / len(texts[number])
+            values[number] = begins / len(texts[number])
         elif scored.scores:
-            scores[number] = scored.scores[0]
-    return scores
+            values[number] = scored.scores[0]
+    return values
