@@ -6,8 +6,8 @@ before a continuation without one, what does not fit is cut from the left, and n
 Under a control the text is read as the model was trained: behind an end of text, with the control token at each
 segment. Other control tokens and padding are masked and the rest renormalised. The end of text and the first control
 token are given, and stay in front where a context is cut; a continuation is charged for the control tokens in it, a
-whole text for all, as in ``bits_per_byte``. Generated text is the sampler's, with a control or without: behind an end of
-text, with all other control tokens masked.
+whole text for all, as in ``bits_per_byte``. Generated text is the sampler's, with a control or without: behind an end
+of text, with all other control tokens masked.
 """
 
 from __future__ import annotations
