@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import env, get_rolling_token_windows, make_disjoint_window
 
 from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation.subject import ROWS_AT_ONCE, Sampling, Subject
 from freshstart.scoring.segments import SEGMENTERS
 from freshstart.settings import listed
+
+# lm-eval compiles a task's templates anew for every document, which would take two thirds of the time.
+env.from_string = lru_cache(env.from_string)  # type: ignore[method-assign]
 
 GREEDY = 1e-6  # a temperature at which the most likely token is drawn
 
