@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 PATIENCE = 2  # epochs without a better score
 OF = "sets.*"
 METRICS = (
-    Metric("score", "mean of the sets' scores", "", "higher", title="average", column="glue", digits=3, interval=True),
+    Metric("score", "mean of the sets' scores", "", "higher", title="average", column="score", digits=3, interval=True),
     Metric("score.n", "restarts", "restarts"),
     Metric("majority", "the same of the majority class", title="average of the majority class", digits=3),
-    Metric(f"{OF}.score", "mean of a set's metrics", "", "higher", title="*", column="glue_*", digits=3, interval=True),
+    Metric(f"{OF}.score", "mean of a set's metrics", "", "higher", title="*", column="*", digits=3, interval=True),
     Metric(f"{OF}.majority", "the same of the majority class of train", title="* majority class", digits=3),
     Metric(f"{OF}.metrics.*", "a metric of a set on dev", "", "higher", interval=True),
     Metric(f"{OF}.majority_metrics.*", "the same of the majority class of train"),

@@ -143,7 +143,12 @@ class Task:
         declared = _declared(dict.fromkeys(name for cell in cells for name in cell.metrics["measures"]))
         kinds = {name: kind for cell in cells for name, kind in cell.benchmarks.items()}
         declared += [
-            replace(metric, path=f"{BENCHMARKS}.{name}.{metric.path}", group=name)
+            replace(
+                metric,
+                path=f"{BENCHMARKS}.{name}.{metric.path}",
+                group=name,
+                column=f"{name}_{metric.column}" if metric.column else "",
+            )
             for name, kind in kinds.items()
             for metric in benchmarks.load(kind).METRICS
         ]
