@@ -101,8 +101,8 @@ def place(request, tmp_path_factory):
             tar.extractall(folder / "raw/blimp", filter="data")
     else:
         write(folder / "raw/lambada_test.jsonl", [{"text": text} for text in passages()])
-        for name in PARADIGMS:
-            pairs = [(text.split()[:9], text.split()[8::-1]) for text in passages()[20:]]
+        for begin, name in enumerate(PARADIGMS, 20):
+            pairs = [(text.split()[:9], text.split()[8::-1]) for text in passages()[begin:]]
             rows = [{"sentence_good": " ".join(good), "sentence_bad": " ".join(bad)} for good, bad in pairs]
             write(folder / f"raw/blimp/{name}.jsonl", rows)
     write(folder / "raw/wikitext_test.jsonl", [{"page": text[:900]} for _, text in prose()[:5]])

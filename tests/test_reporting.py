@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from conftest import PARAMS, ROOT, SCALE
 
-from freshstart import files
+from freshstart import benchmarks, files
 from freshstart.errors import InputError
 from freshstart.evaluation import MEASURES, measures
 from freshstart.evaluation.samples import SCHEMA
@@ -134,10 +134,8 @@ def write_reports(folder, seeds=(0,)):
             "near_duplicates": {"train": 2, "heldout": 0, "train_of_heldout": 1},
         }
         found = {"train": {"documents": 1, "items": 1}, "heldout": {"documents": 0, "items": 0}}
-        benchmarks = {"HumanEval": {"items": 164, "items_too_short": 0} | found}
-        files.write_json(
-            reports / f"corpus/{task}.json", record | ({"benchmarks": benchmarks} if task == "pep8" else {})
-        )
+        compared = {"HumanEval": {"items": 164, "items_too_short": 0} | found}
+        files.write_json(reports / f"corpus/{task}.json", record | ({"benchmarks": compared} if task == "pep8" else {}))
         learned = {"heldout_roc_auc": 0.9468, "calibration": CALIBRATION} if task == "toxicity" else {}
         record = {"kind": scorer, "version": "1", "segments": segments, "over": over, "display": display}
         files.write_json(reports / f"scorer/{task}.json", {**record, "learned": learned})
@@ -852,13 +850,13 @@ def test_a_run_that_measured_little_has_a_page_too(tmp_path, monkeypatch):
 
 def test_the_room_reads_files_and_what_measures_declare():
     modules = [f"freshstart.reporting.{path.stem}" for path in (ROOT / "freshstart/reporting").glob("[a-z]*.py")]
-    modules += [f"{MEASURES}.{name}" for name in kinds(MEASURES)]
+    modules += [f"{room}.{name}" for room in (MEASURES, benchmarks.PACKAGE) for name in kinds(room)]
     code = f"import sys, stages.compare, {', '.join(modules)}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"torch", "ray", "transformers", "sklearn", "scrubadub", "pycodestyle"}
     assert not set(done.stdout.split()) & {"jinja2", "pyarrow", "pydantic"}  # imported where they are used
     rooms = {path.split("/")[1] for path in source_files("stages.compare") if path.count("/") > 1}
-    assert rooms == {"evaluation", "reporting"}
+    assert rooms == {"benchmarks", "evaluation", "reporting"}
 
 
 def test_masks_join_where_findings_overlap_and_cover_repetitions():
