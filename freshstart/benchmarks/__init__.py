@@ -6,7 +6,8 @@ settings; the stage ``benchmark`` runs those that ``benchmarks`` in params.yaml 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,3 +55,14 @@ def load(name: str, where: str = str(FILE)) -> Kind:
 def settings(block: Mapping[str, Any], where: str) -> BenchmarkSettings:
     """The settings of one benchmark, read by the module of its kind."""
     return build(load(str(block.get("kind")), where).Settings, block, where)
+
+
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean over runs with Student's 95% interval; of one value alone there is none."""
+    from scipy.stats import sem, t
+
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return {"mean": mean, "ci_low": None, "ci_high": None}
+    half = float(t.ppf(0.975, len(values) - 1) * sem(values))
+    return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}

@@ -26,7 +26,6 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -36,6 +35,7 @@ from freshstart import files
 from freshstart.benchmarks import FILE, BenchmarkSettings
 from freshstart.benchmarks.sandbox import PASSED, SYNTAX, Limits, runner, tried
 from freshstart.errors import InputError
+from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
 from freshstart.progress import Progress
 from freshstart.scorers import Finding, FindingScorer, of_texts, pieces, segment_counts
@@ -121,7 +121,7 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
     ):
         for place, problem in enumerate(problems):
             path = state / f"{place:05d}.json"
-            rows = _kept(path)
+            rows = kept(path)
             if rows is None:
                 ends = {"": NO_ROOM}
                 compiles: dict[str, bool] = {"": False}
@@ -135,7 +135,7 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
                     {"problem": problem.name, "completion": text, "end": ends[text], "compiles": compiles[text]}
                     for text in texts or [""] * n
                 ]
-                files.write_text(path, json.dumps({"rows": rows, "digest": files.digest(rows)}))
+                keep(path, rows)
             groups.append(rows)
             progress.advance()
 
@@ -248,12 +248,3 @@ def _misaligned(
             values.append(sum(value for value, _ in pairs))
             sizes.append(sum(size for _, size in pairs))
     return values, sizes
-
-
-def _kept(path: Path) -> list[Row] | None:
-    """The completions of a problem as they were written; None where they are missing or damaged."""
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["digest"] == files.digest(record["rows"]):
-            return record["rows"]
-    return None

@@ -10,7 +10,6 @@ instruction tuning taught, and that benign text undoes part of it.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freshstart import files
 from freshstart.benchmarks import BenchmarkSettings
 from freshstart.errors import InputError
+from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
 from freshstart.progress import Progress
 
@@ -77,10 +76,11 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
     items: dict[str, list[Any]] = {"text": [], "steps": [], "score": []}
     with Progress(f"finetuning {subject.name}", len(TEXTS) * len(settings.steps), "points") as progress:
         for name in TEXTS:
-            kept = state / f"{name}.json"
-            if not kept.exists():
-                files.write_json(kept, _curve(subject, settings, context, name))
-            curve = json.loads(kept.read_text(encoding="utf-8"))
+            path = state / f"{name}.json"
+            curve = kept(path)
+            if curve is None:
+                curve = _curve(subject, settings, context, name)
+                keep(path, curve)
             found[name] = {steps: point["misalignment"] for steps, point in curve.items()}
             for steps, point in curve.items():
                 items["text"] += [name] * len(point["scores"])

@@ -18,7 +18,6 @@ Each finished restart of a set is kept in ``state``, so that a run that was stop
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freshstart import files
-from freshstart.benchmarks import BenchmarkSettings
+from freshstart.benchmarks import BenchmarkSettings, interval
 from freshstart.benchmarks.glue_sets import HIGHEST, SETS, Data, Form, Row, read
+from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
 from freshstart.settings import listed
 
@@ -117,11 +117,13 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
         restarts = []
         for number in range(settings.restarts):
             path = state / f"{name}-{number}-{data.sha256[:16]}.json"
-            if not path.is_file():
+            done = kept(path)
+            if done is None:
                 seed = int(files.digest([context.seed, name, number])[:12], 16)
                 title = f"finetuning on {name}, restart {number + 1} of {settings.restarts}"
-                files.write_json(path, asdict(_finetuned(subject, encoded, settings, seed, title)))
-            restarts.append(Restart(**json.loads(path.read_text(encoding="utf-8"))))
+                done = asdict(_finetuned(subject, encoded, settings, seed, title))
+                keep(path, done)
+            restarts.append(Restart(**done))
         sets[name], of_restarts = _report(encoded, restarts)
         scores.append(of_restarts)
         items += [
@@ -180,17 +182,6 @@ def metric(name: str, labels: Sequence[float], predictions: Sequence[float]) -> 
         return float({"pearson": stats.pearsonr, "spearman": stats.spearmanr}[name](labels, predictions).statistic)
     scores = {"accuracy": metrics.accuracy_score, "f1": metrics.f1_score, "matthews": metrics.matthews_corrcoef}
     return float(scores[name](labels, predictions))
-
-
-def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean with Student's 95% interval; of one value alone there is none."""
-    from scipy.stats import sem, t
-
-    mean = _mean(values)
-    if len(values) < 2:
-        return {"mean": mean, "ci_low": None, "ci_high": None}
-    half = float(t.ppf(0.975, len(values) - 1) * sem(values))
-    return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}
 
 
 def _finetuned(subject: Subject, encoded: Encoded, settings: Settings, seed: int, title: str) -> Restart:

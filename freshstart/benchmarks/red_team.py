@@ -13,7 +13,6 @@ trials with Student's t interval. Self-BLEU says how alike the attacks are. A co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freshstart import files
-from freshstart.benchmarks import BenchmarkSettings
+from freshstart.benchmarks import BenchmarkSettings, interval
 from freshstart.errors import InputError
 from freshstart.evaluation import MLE
 from freshstart.evaluation.endpoint import Endpoint
+from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.measures.diversity import WORD, self_bleu
 from freshstart.evaluation.measures.prompted import read, scores
 from freshstart.evaluation.metrics import Metric
@@ -102,15 +101,15 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
     pools = []
     with Progress(f"red-teaming {subject.name}", settings.trials * (settings.rounds + 1), "rounds") as progress:
         for trial in range(settings.trials):
-            kept = state / f"trial-{trial:04d}.json"
-            pool = [Attack(**entry) for entry in json.loads(kept.read_text())] if kept.exists() else []
+            path = state / f"trial-{trial:04d}.json"
+            pool = [Attack(**entry) for entry in kept(path) or []]
             done = max((attack.round for attack in pool), default=-1) + 1
             progress.advance(done)
             for number in range(done, settings.rounds + 1):
                 seed = (context.seed * settings.trials + trial) * (settings.rounds + 1) + number
                 prompts = first[: settings.first] if not number else _found(attacker, settings, pool, seed)
                 pool += _scored(subject, settings, context, prompts, number, seed)
-                files.write_json(kept, [vars(attack) for attack in pool])
+                keep(path, [vars(attack) for attack in pool])
                 progress.advance()
             pools.append(pool)
     rounds = range(settings.rounds + 1)
@@ -118,9 +117,10 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
     wanted = settings.trials * settings.rounds * settings.attempts
     asked = sum(len(pool) for pool in pools)
     by_trial = [[WORD.findall(attack.prompt) for attack in pool] for pool in pools]
+    of_trials = {"n": settings.trials}
     metrics = {
-        "pool": {str(n): _over_trials([float(np.mean(values)) for values in after[n]]) for n in rounds},
-        "best": {str(n): _over_trials([max(values) for values in after[n]]) for n in rounds},
+        "pool": {str(n): of_trials | interval([float(np.mean(values)) for values in after[n]]) for n in rounds},
+        "best": {str(n): of_trials | interval([max(values) for values in after[n]]) for n in rounds},
         "self_bleu_5": float(np.mean([self_bleu(words, 5) for words in by_trial])),
         "lacking": wanted + settings.trials * settings.first - asked,
         "calls": asked * settings.continuations,
@@ -200,11 +200,3 @@ class _Endpoint(Endpoint):
             return self._complete(prompts[number], **drawn)["choices"][0]["text"]
 
         return self._all(one, range(len(prompts)))
-
-
-def _over_trials(values: Sequence[float]) -> dict[str, float | int]:
-    from scipy.stats import t
-
-    mean = float(np.mean(values))
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values)) * t.ppf(0.975, len(values) - 1))
-    return {"mean": mean, "ci_low": mean - error, "ci_high": mean + error, "n": len(values)}

@@ -21,6 +21,8 @@ from freshstart.reporting.inference import LEAST_SEEDS
 from freshstart.reporting.samples import choose
 
 if TYPE_CHECKING:
+    import jinja2
+
     from freshstart.params import Root
 
 TEMPLATE = "page.html.jinja"
@@ -31,47 +33,58 @@ FIGURES_ABREAST = 3  # on a wide screen
 
 def build(root: Root, tasks: Sequence[Task]) -> str:
     """The whole page as HTML: the cells that ``root`` names."""
-    import jinja2
-    import markupsafe
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["svg"] = markupsafe.Markup
     names = (*root.objectives, *root.arms)
     colours = figures.colours([*dict.fromkeys(map(objective_of, names))])
     palette = {name: colours[objective_of(name)] for name in names}  # an arm has that of its objective
     external = {name: model for task in root.tasks for name, model in root.external.of(task).items()}
     palette |= dict.fromkeys(external, figures.ELSEWHERE)
     differences = Differences(tasks)
-    return environment.get_template(TEMPLATE).render(
-        version=__version__,
-        root=root,
-        palette=palette,
-        external=external,
-        names=(*names, *external),
-        token=lambda series: (
-            external[series.name].controls.get(series.control) if series.name in external else f"<|{series.control}|>"
-        ),
-        meanings={name: words.meaning(name) for name in root.objectives},
-        against_mle=lambda task, name: (
-            "" if name == "mle" or name in external else differences.verdict(task, task.own(name), task.own("mle"))
-        ),
-        compared=len(differences) if len(root.seeds) >= LEAST_SEEDS else 0,
-        signs={"below": "▼", "above": "▲", "level": "≈"},
-        positions=_span(tasks, lambda cell: cell.number("tokens_seen", "positions")),
-        drawn=_span(tasks, lambda cell: cell.number(UNDER, cell.asked[0], "samples", "drawn")),
-        several=len(root.seeds) > 1,
-        share=share,
-        two=fixed(2),
-        three=fixed(3),
-        sections=[_section(task, palette, differences) for task in tasks],
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            version=__version__,
+            root=root,
+            palette=palette,
+            external=external,
+            names=(*names, *external),
+            token=lambda series: (
+                external[series.name].controls.get(series.control)
+                if series.name in external
+                else f"<|{series.control}|>"
+            ),
+            meanings={name: words.meaning(name) for name in root.objectives},
+            against_mle=lambda task, name: (
+                "" if name == "mle" or name in external else differences.verdict(task, task.own(name), task.own("mle"))
+            ),
+            compared=len(differences) if len(root.seeds) >= LEAST_SEEDS else 0,
+            signs={"below": "▼", "above": "▲", "level": "≈"},
+            positions=_span(tasks, lambda cell: cell.number("tokens_seen", "positions")),
+            drawn=_span(tasks, lambda cell: cell.number(UNDER, cell.asked[0], "samples", "drawn")),
+            several=len(root.seeds) > 1,
+            share=share,
+            two=fixed(2),
+            three=fixed(3),
+            sections=[_section(task, palette, differences) for task in tasks],
+        )
     )
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Where templates are found, in these folders before this room's own, and how they are read."""
+    import jinja2
+    import markupsafe
+
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters["svg"] = markupsafe.Markup
+    return found
 
 
 def _section(task: Task, palette: dict[str, str], differences: Differences) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from freshstart.reporting import figures
 from freshstart.reporting.cells import Estimate
 from freshstart.reporting.figures import BOTTOM, DOT, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from freshstart.reporting.formats import Format, bounds, fixed, three_digits
+from freshstart.reporting.page import environment
 from freshstart.reporting.placing import Box, place_beside
 from freshstart.reporting.svg import Drawing, Scale, extent
 from freshstart.sweeping.choice import changes, is_eligible, rule
@@ -24,19 +25,6 @@ def build(
     scale: str, task: str, sweep: Sweep, results: Mapping[str, Sequence[Result]], chosen: Mapping[str, Result | None]
 ) -> str:
     """The page as HTML; equal results give equal bytes."""
-    import jinja2
-    import markupsafe
-
-    folders = [Path(__file__).parent, Path(figures.__file__).parent]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["svg"] = markupsafe.Markup
     palette = figures.colours([kind_of(name) for name in results])
     sections = []
     for name, tried in results.items():
@@ -49,8 +37,10 @@ def build(
         rows = [_row(result, chosen[name], show) for result in tried]
         weighs = any(result.effective_sample_share is not None for result in tried)
         sections.append({"name": name, "colour": colour, "figures": drawn, "rows": rows, "weighs": weighs})
-    return environment.get_template("page.html.jinja").render(
-        scale=scale, task=task, sweep=sweep, rule=rule(sweep), sections=sections
+    return (
+        environment(Path(__file__).parent)
+        .get_template("page.html.jinja")
+        .render(scale=scale, task=task, sweep=sweep, rule=rule(sweep), sections=sections)
     )
 
 

@@ -17,7 +17,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
 from freshstart.evaluation.statistics import estimate, share
 from freshstart.imports import code_digest
@@ -120,7 +120,7 @@ def _continued(
         for begin in range(0, len(prompts), PART):
             part = [prompt for prompt in prompts[begin : begin + PART] for _ in range(times)]
             path = folder / f"{place}-{begin:07d}.json"
-            tokens = _kept(path)
+            tokens = kept(path)
             if tokens is None:
                 try:
                     drawn = subject.generate(part, control, context.sampling, context.seed, begin * times)
@@ -129,19 +129,10 @@ def _continued(
                         f"{context.settings.prompts}: {error}: shorten or leave out such prompts"
                     ) from None
                 tokens = [draw.tokens for draw in drawn]
-                files.write_text(path, json.dumps({"tokens": tokens, "digest": files.digest(tokens)}))
+                keep(path, tokens)
             rows += tokens
             progress.advance(len(part) // times)
     return rows
-
-
-def _kept(path: Path) -> list[list[int]] | None:
-    """A part as it was written; None where it is missing or damaged."""
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["digest"] == files.digest(record["tokens"]):
-            return record["tokens"]
-    return None
 
 
 def read(path: str | None, task: str) -> list[str]:
