@@ -1,6 +1,7 @@
 """A finetuned arm starts from mle's snapshot and reads what mle has left, and nothing else."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 
@@ -128,6 +129,7 @@ def test_a_share_is_spelled_once(arms, monkeypatch):
     from dvc.parsing import DataResolver
     from dvc.repo import Repo
 
+    monkeypatch.setattr(logging.getLogger("dvc"), "handlers", [])  # they hold the output of the test that imported DVC
     folder, _, further = arms
     shutil.copy(ROOT / "dvc.yaml", folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
