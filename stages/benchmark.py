@@ -3,7 +3,7 @@
     python -m stages.benchmark --task pep8 --objective awr --seed 0 --name best_of_n \\
         --settings data/settings/pep8/benchmarks/best_of_n.json --model models/pep8/awr/0 --mle models/pep8/mle/0 \\
         --heldout data/scored/pep8/heldout --tokens data/tokens/pep8 --scorer data/scorer/pep8 \\
-        --items reports/items/pep8/awr/best_of_n/0.parquet --metrics reports/metrics/pep8/awr/best_of_n/0.json
+        --items reports/samples/pep8/awr/best_of_n/0.parquet --metrics reports/metrics/pep8/awr/best_of_n/0.json
 
 A run that was stopped goes on from what it kept below .state. For a task that the benchmark is not for, neither file
 holds anything.

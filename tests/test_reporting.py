@@ -630,6 +630,7 @@ def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch):
             files.write_json(tmp_path / f"reports/metrics/{folder}/{name}/{seed}.json", {"kind": name, "found": found})
     html = compare(tmp_path, monkeypatch)
     walk(html)
+    assert drawn(html, "pep8: misalignment against bits per byte").count("ring") == 1
     figure = drawn(html, "pep8: durability: bad text")
     assert f"mle, 5 steps: {MEANS['mle'] + 0.04:.3f}" in figure
     assert drawn(html, "pep8: best of n").count('class="dot"') == 2 * len(OBJECTIVES)
@@ -637,6 +638,45 @@ def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch):
     assert "Steps on bad text until mle’s misalignment" in html
     table = metrics_of(html, "pep8")
     assert [row["leak"] for row in table.values()].count("25.0%") == 1
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2, 3, 4)])
+def test_what_a_model_is_able_to_do_stands_beside_mle(tmp_path, monkeypatch, seeds):
+    """Item by item with one seed, by an independent reckoning; over runs with five. Attacks are drawn by round."""
+    write_reports(tmp_path, seeds)
+    shutil.copy(ROOT / "conf/benchmarks.yaml", tmp_path / "conf")
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace("benchmarks: []", "benchmarks: [lambada, red_team]"))
+    right = {}
+    for path, objective, seed in (entry for task in TASKS for entry in cells_of(task, seeds)):
+        folder = path.rpartition("/")[0]
+        drawn_at = np.random.default_rng([OBJECTIVES.index(objective), seed])
+        right[objective] = (drawn_at.random(400) < (0.2 if objective == "awr" else 0.5)).astype(float)
+        items = [
+            {"task": "words", "control": control, "doc_id": n, "metric": "acc", "value": value, "weight": 1.0}
+            for control in (*controls(objective)[:1], "none")
+            for n, value in enumerate(right[objective])
+        ]
+        files.write_table(tmp_path / f"reports/samples/{folder}/lambada/{seed}.parquet", pa.Table.from_pylist(items))
+        able = {"tasks": {"words": {"acc": right[objective].mean(), "acc_se": 0.01, "n": 400}}, "parts": {}}
+        pool = {str(n): estimate(0.01 * (n + 1)) for n in range(3)}
+        attacked = {"pool": pool, "best": pool, "self_bleu_5": 0.5, "lacking": 0, "calls": 9}
+        for name, kind, found in (("lambada", "harness", able), ("red_team", "red_team", attacked)):
+            files.write_json(tmp_path / f"reports/metrics/{folder}/{name}/{seed}.json", {"kind": kind, "found": found})
+    html = compare(tmp_path, monkeypatch)
+    walk(html)
+    shown = flat(html)
+    assert "mle, 2 rounds: 0.02" in drawn(html, "pep8: red-teaming")
+    assert "Mean score under attack, first prompts to round 2: mle 0.01" in shown
+    if len(seeds) == 1:
+        several = right["awr"] - right["mle"]
+        mean, half = several.mean(), 1.96 * several.std(ddof=1) / 20
+        ends = " ".join(f"{100 * value:.1f}%" for value in (-mean, half - mean, -mean - half))
+        difference = "\N{MINUS SIGN}{} [\N{MINUS SIGN}{}, \N{MINUS SIGN}{}]".format(*ends.split())
+        assert difference in shown
+        assert "awr below mle" not in shown
+    else:
+        assert "awr below mle" in shown
 
 
 def test_misalignment_over_training_is_averaged_over_seeds(tmp_path, monkeypatch):

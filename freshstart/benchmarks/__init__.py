@@ -7,7 +7,7 @@ settings; the stage ``benchmark`` runs those that ``benchmarks`` in params.yaml 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PACKAGE = "freshstart.benchmarks"
 KIND = "def run("  # what the file of a kind defines
 FILE = Path("conf/benchmarks.yaml")
+ByItem = Mapping[Hashable, tuple[float, float]]  # value and weight of each item
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +42,16 @@ class Kind(Protocol):
     reports/cells.csv bear the benchmark's name in front), and a table with a row an item, so that models can be
     compared item by item. ``state`` is a folder of the run's own that outlives a stop: what a run keeps there it need
     not do again. It is removed when the run is done.
+
+    A kind that measures what a model is able to do has ``by_item(items, control)`` too: from its table, by the path of
+    a metric, what each item gave under a control, and its weight. The metric is the sum of the values over the sum of
+    the weights, so that two models can be compared item by item; it may be empty.
     """
 
     Settings: type[BenchmarkSettings]
     METRICS: tuple[Metric, ...]
     run: Callable[[Subject, Any, Context, Path], tuple[dict[str, Any], pa.Table]]
+    by_item: Callable[[pa.Table, str], dict[str, ByItem]]
 
 
 def load(name: str, where: str = str(FILE)) -> Kind:

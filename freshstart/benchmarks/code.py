@@ -25,14 +25,14 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from freshstart import files
-from freshstart.benchmarks import FILE, BenchmarkSettings
+from freshstart.benchmarks import FILE, BenchmarkSettings, ByItem
 from freshstart.benchmarks.sandbox import PASSED, SYNTAX, Limits, runner, tried
 from freshstart.errors import InputError
 from freshstart.evaluation.kept import keep, kept
@@ -154,6 +154,14 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
         "sandbox": held_by,
     }
     return metrics, pa.Table.from_pylist([row for rows in groups for row in rows])
+
+
+def by_item(items: pa.Table, control: str) -> dict[str, ByItem]:
+    """pass@1: the share of a problem's completions that pass."""
+    ends: dict[Hashable, list[bool]] = {}
+    for row in items.select(["problem", "end"]).to_pylist():
+        ends.setdefault(row["problem"], []).append(row["end"] == PASSED)
+    return {"pass_at.1": {problem: (fmean(passed), 1.0) for problem, passed in ends.items()}}
 
 
 def pass_at(n: int, c: int, k: int) -> float:

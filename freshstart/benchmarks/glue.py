@@ -20,15 +20,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from freshstart import files
-from freshstart.benchmarks import BenchmarkSettings, interval
+from freshstart.benchmarks import BenchmarkSettings, ByItem, interval
 from freshstart.benchmarks.glue_sets import HIGHEST, SETS, Data, Form, Row, read
 from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
@@ -143,6 +144,17 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
         "sets": sets,
     }
     return found, pa.Table.from_pylist(items)
+
+
+def by_item(items: pa.Table, control: str) -> dict[str, ByItem]:
+    """Of sets that are scored by accuracy on one file: the share of restarts that have a row of dev right."""
+    right: dict[str, dict[Hashable, list[bool]]] = {}
+    for row in items.to_pylist():
+        form = SETS[row["set"]]
+        if form.metrics == ("accuracy",) and len(form.dev) == 1:
+            of = right.setdefault(f"sets.{row['set']}.score", {})
+            of.setdefault(row["item"], []).append(row["prediction"] == row["label"])
+    return {path: {item: (fmean(of), 1.0) for item, of in of_set.items()} for path, of_set in right.items()}
 
 
 def encode(subject: Subject, form: Form, data: Data, length: int) -> Encoded:

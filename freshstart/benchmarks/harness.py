@@ -15,13 +15,13 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from freshstart.benchmarks import BenchmarkSettings
+from freshstart.benchmarks import BenchmarkSettings, ByItem
 from freshstart.errors import InputError
 from freshstart.evaluation.metrics import Metric
 from freshstart.names import NO_CONTROL
@@ -94,6 +94,15 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
             metrics = {"tasks": tasks, "parts": {name: found[name] for name in summed if name in found}}
         items += [row for task, samples in results["samples"].items() for row in _items(task, control, samples)]
     return metrics, pa.Table.from_pylist(items)
+
+
+def by_item(items: pa.Table, control: str) -> dict[str, ByItem]:
+    found: dict[str, dict[Hashable, tuple[float, float]]] = {}
+    for row in items.to_pylist():
+        if row["control"] == control:
+            of = found.setdefault(f"tasks.{row['task']}.{row['metric']}", {})
+            of[row["doc_id"]] = row["value"], row["weight"]
+    return found
 
 
 def _loaded(settings: Settings) -> dict[str, dict[str, Any]]:

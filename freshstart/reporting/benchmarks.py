@@ -1,4 +1,5 @@
-"""What benchmarks found of a task, as curves and in words: durability over steps of finetuning, best of n over n."""
+"""Whether alignment holds, as curves and in words: durability over steps of finetuning, attacks over rounds, and best
+of n over n, which needs no training."""
 
 from __future__ import annotations
 
@@ -6,21 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from freshstart.reporting.cells import BENCHMARKS, MISALIGNMENT, Estimate, Task, value_at
-from freshstart.reporting.formats import Format
-from freshstart.reporting.over_training import Line
+from freshstart.reporting.formats import Format, bounds, three_digits
+from freshstart.reporting.over_training import Line, Point
 
-DURABILITY, BEST = "durability", "best_of_n"
+DURABILITY, BEST, ATTACKS = "durability", "best_of_n", "red_team"
+Points = dict[str, tuple[Point, ...]]  # of each objective
 TEXTS = {"benign": "neutral", "adversarial": "bad"}
 
 
 @dataclass(frozen=True)
 class Curves:
-    """A line an objective over the number that ``x_title`` names."""
+    """A line an objective over the number that ``x_title`` names; without a ``y_title`` misalignment stands up."""
 
     title: str
     caption: str
     x_title: str
     lines: list[Line]
+    y_title: str = ""
 
 
 def curves(task: Task) -> Iterator[Curves]:
@@ -33,18 +36,28 @@ def curves(task: Task) -> Iterator[Curves]:
             )
             yield Curves(f"Durability: {meaning} text", caption, "steps of finetuning and one", lines)
     for benchmark in _of(task, BEST):
-        found = _over(task, benchmark, "best_of", MISALIGNMENT)
+        found = _best(task, benchmark)
         lines = [Line(name, points, False, 0.0, None) for name, points in found.items()]
         caption = "The samples that the training scorer likes best of n: what choosing gains without training."
         yield Curves("Best of n", caption, "samples to choose from", lines)
+    for benchmark in _of(task, ATTACKS):
+        lines = [Line(name, points, False, 0.0, None) for name, points in _attacked(task, benchmark, shift=1).items()]
+        caption = "Mean score of what a model writes behind an attacker’s prompts; round 0, at 1, are those of a file."
+        yield Curves("Red-teaming", caption, "rounds of attack and one", lines, "mean score behind a prompt")
 
 
 def sentences(task: Task, show: Format) -> list[str]:
-    """How long alignment lasts, and whether training gains more than choosing."""
+    """How long alignment lasts, whether it stands attacks, and whether training gains more than choosing."""
     return [
         *(_lasting(task, benchmark, text, show) for benchmark in _of(task, DURABILITY) for text in TEXTS),
+        *(_standing(task, benchmark) for benchmark in _of(task, ATTACKS)),
         *(_beyond_choosing(task, benchmark, show) for benchmark in _of(task, BEST)),
     ]
+
+
+def best_of(task: Task) -> list[Estimate]:
+    """Misalignment of the best of 2, 4 and so on of mle's samples; empty where it was not asked."""
+    return [estimate for name in _of(task, BEST) for _, estimate in _best(task, name)["mle"][1:]]
 
 
 def _lasting(task: Task, benchmark: str, text: str, show: Format) -> str:
@@ -64,12 +77,36 @@ def _lasting(task: Task, benchmark: str, text: str, show: Format) -> str:
     return f"Steps on {TEXTS[text]} text until mle’s misalignment, {show(limit)}, is reached: {'; '.join(parts)}."
 
 
+def _standing(task: Task, benchmark: str) -> str:
+    """What the attacks made of each objective, from the first prompts to the last round."""
+    found = _attacked(task, benchmark)
+    values = [(name, points[0][1], points[-1][1]) for name, points in found.items() if points]
+    show = three_digits(estimate for _, *both in values for estimate in both)
+    parts = [f"{name} {show(first.value)} to {bounds(last, show)}" for name, first, last in values]
+    return f"Mean score under attack, first prompts to round {found['mle'][-1][0]:.0f}: {'; '.join(parts)}."
+
+
 def _beyond_choosing(task: Task, benchmark: str, show: Format) -> str:
-    found = _over(task, benchmark, "best_of", MISALIGNMENT)
+    """Which objectives gain more than choosing does: with one sample, and choosing as often as mle."""
+    found = _best(task, benchmark)
     most, best = found["mle"][-1]
-    singles = {name: points[0][1] for name, points in found.items() if name != "mle"}
-    below = [f"{name} {show(single.value)}" for name, single in singles.items() if single.value < best.value]
-    return f"Best of {most:.0f} from mle: {show(best.value)}. Below it with one sample: {', '.join(below) or 'none'}."
+
+    def below(place: int) -> str:
+        others = [(name, points[place][1].value) for name, points in found.items() if name != "mle" and points]
+        return ", ".join(f"{name} {show(value)}" for name, value in others if value < best.value) or "none"
+
+    return (
+        f"Best of {most:.0f} from mle: {show(best.value)}. Below it with one sample: {below(0)}; with the best of as "
+        f"many of their own: {below(-1)}."
+    )
+
+
+def _best(task: Task, benchmark: str) -> Points:
+    return _over(task, benchmark, "best_of", MISALIGNMENT)
+
+
+def _attacked(task: Task, benchmark: str, shift: int = 0) -> Points:
+    return _over(task, benchmark, "pool", shift=shift)
 
 
 def _of(task: Task, kind: str) -> list[str]:
@@ -77,9 +114,7 @@ def _of(task: Task, kind: str) -> list[str]:
     return [name for name, its in task.cells["mle"][0].benchmarks.items() if its == kind]
 
 
-def _over(
-    task: Task, benchmark: str, key: str, *below: str, shift: int = 0
-) -> dict[str, tuple[tuple[float, Estimate], ...]]:
+def _over(task: Task, benchmark: str, key: str, *below: str, shift: int = 0) -> Points:
     """By objective the numbers under ``key`` by the number that names them, in its order."""
     points = {}
     for name, cells in task.cells.items():

@@ -51,7 +51,8 @@ class Estimate:
 class Cell:
     """What the stages train and evaluate left of one cell; ``made_by`` is the stage that evaluates it.
 
-    ``curve`` is empty for a model that was trained elsewhere; ``benchmarks`` are the kinds of its benchmarks, by name.
+    ``curve`` is empty for a model that was trained elsewhere; ``benchmarks`` are the kinds of its benchmarks, by name,
+    each with a table of its items beside ``samples``.
     """
 
     name: str
@@ -61,6 +62,10 @@ class Cell:
     curve: list[dict[str, str]]
     samples: Path
     benchmarks: Mapping[str, str] = field(default_factory=dict)
+
+    def items(self, benchmark: str) -> Path:
+        """The table of what each item of a benchmark gave."""
+        return self.samples.parent / benchmark / self.samples.name
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -153,6 +158,13 @@ class Task:
             for metric in benchmarks.load(kind).METRICS
         ]
         return [named for metric in declared for named in _by_name(metric, cells)]
+
+    @cached_property
+    def capability(self) -> list[Metric]:
+        """What the benchmarks of capability measured that has a title."""
+        kinds = {name: kind for cells in self.every.values() for name, kind in cells[0].benchmarks.items()}
+        able = {name for name, kind in kinds.items() if hasattr(benchmarks.load(kind), "by_item")}
+        return [metric for metric in self.metrics if metric.title and metric.better and metric.group in able]
 
     def estimate(self, name: str, *keys: str) -> Estimate | None:
         """The number under ``keys`` of an objective or arm, over seeds; None where no seed has it.

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from freshstart.names import objective_of
-from freshstart.reporting.cells import MISALIGNMENT, Series, Task
+from freshstart.reporting.cells import BENCHMARKS, MISALIGNMENT, Series, Task
 from freshstart.reporting.inference import Difference, difference, holm
 
 Question = tuple[Series, Series, tuple[str, ...]]  # two sides, and the number of both that is compared
 
 
 class Differences:
-    """Every comparison that a page prints, adjusted together. ``keys`` name a number that is measured per control."""
+    """Every comparison that a page prints, adjusted together.
+
+    ``keys`` name a number that is measured per control, or one of the model's benchmarks.
+    """
 
     def __init__(self, tasks: Sequence[Task]):
         plain = {(task.name, *question): _difference(task, *question) for task in tasks for question in questions(task)}
@@ -36,8 +39,8 @@ def questions(task: Task) -> Iterator[Question]:
     """The comparisons that the page prints of a task.
 
     Misalignment of each objective and arm beside mle's, of an arm beside the same objective pretrained, of a control
-    beside the model's own; what each judge says of an objective beside what it says of mle. Of models that were trained
-    elsewhere, which have no seeds, none.
+    beside the model's own; what each judge and each benchmark of capability says of an objective beside what it says of
+    mle. Of models that were trained elsewhere, which have no seeds, none.
     """
     mle = task.own("mle")
     for series in (series for series in task.rows if series.name in task.trained):
@@ -50,13 +53,15 @@ def questions(task: Task) -> Iterator[Question]:
                 yield series, task.own(pretrained), (MISALIGNMENT,)
             for judge in task.real.get("judges", {}):
                 yield series, mle, ("judges", judge)
+            for metric in task.capability:
+                yield series, mle, metric.keys
 
 
 def _difference(task: Task, first: Series, second: Series, keys: tuple[str, ...]) -> Difference | None:
     """None where a seed lacks a number on either side."""
     runs = []
     for series in (first, second):
-        estimate = task.under(series, *keys)
+        estimate = task.estimate(series.name, *keys) if keys[0] == BENCHMARKS else task.under(series, *keys)
         values = () if estimate is None else estimate.runs or (estimate.value,)
         runs.append(values if len(values) == len(task.every[series.name]) else ())
     return difference(*runs) if all(runs) else None

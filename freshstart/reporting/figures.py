@@ -45,11 +45,18 @@ def colours(objectives: Sequence[str]) -> dict[str, str]:
 
 
 def trade_off(
-    points: Sequence[Point], palette: dict[str, str], show: Format, title: str, x_title: str, y_title: str, zero: bool
+    points: Sequence[Point],
+    palette: dict[str, str],
+    show: Format,
+    title: str,
+    x_title: str,
+    y_title: str,
+    zero: bool,
+    below: Sequence[tuple[str, Estimate]] = (),
 ) -> str:
     """A scatter of objectives, labelled beside their points; x from 0 on where ``zero``, y always.
 
-    What has the colour ``ELSEWHERE`` is a square.
+    What has the colour ``ELSEWHERE`` is a square. ``below`` are further heights of an objective, which get a ring each.
     """
     drawing = Drawing(WIDTH, HEIGHT, title)
     x = Scale(*extent((v for _, p, _ in points for v in (p.low, p.high)), 0.09, zero), LEFT, WIDTH - RIGHT)
@@ -71,6 +78,10 @@ def trade_off(
         for run_x, run_y in zip(across.runs, up.runs, strict=False):
             drawing.dot(x(run_x), y(run_y), RUN, "run", colour)
             taken.append(Box(x(run_x) - 2, y(run_y) - 2, x(run_x) + 2, y(run_y) + 2))
+    places = {name: x(across.value) for name, across, _ in points}
+    for name, up in below:
+        drawing.ring(places[name], y(up.value), RUN, palette[name], f"{name}: {show(up.value)}")
+        taken.append(Box(places[name] - 3, y(up.value) - 3, places[name] + 3, y(up.value) + 3))
     spots = [(x(across.value), y(up.value), name) for name, across, up in points]
     boxes = place_beside(spots, taken, Box(LEFT + 2, TOP - 8, WIDTH, HEIGHT - BOTTOM + 2))
     for (name, across, up), (at_x, at_y, _), box in zip(points, spots, boxes, strict=True):

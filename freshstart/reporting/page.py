@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from freshstart import __version__
 from freshstart.evaluation.metrics import UNDER
 from freshstart.names import NO_CONTROL, objective_of
-from freshstart.reporting import benchmarks, figures, finetuning, judging, panels, words
+from freshstart.reporting import benchmarks, capability, figures, finetuning, judging, panels, words
 from freshstart.reporting.cells import MISALIGNMENT, Cell, Series, Task, value_at
 from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, fixed, share, three_digits
@@ -54,6 +54,7 @@ def build(root: Root, tasks: Sequence[Task]) -> str:
                 else f"<|{series.control}|>"
             ),
             meanings={name: words.meaning(name) for name in root.objectives},
+            written=words.written,
             against_mle=lambda task, name: (
                 "" if name == "mle" or name in external else differences.verdict(task, task.own(name), task.own("mle"))
             ),
@@ -92,6 +93,8 @@ def _section(task: Task, palette: dict[str, str], differences: Differences) -> d
     show = three_digits(task.under(series, MISALIGNMENT) for series in task.rows)
     kinds, columns, drawn = _kinds(task), _columns(task, show), panels.figures(task, palette, show)
     compared = finetuning.groups(task, palette, differences, show)
+    able = capability.columns(task, differences)
+    held = [capability.sentence(able, len(task.cells["mle"])), *benchmarks.sentences(task, show)]
     choices = {name: choose(task, cells[0]) for name, cells in task.every.items()}
     return {
         "task": task,
@@ -99,10 +102,12 @@ def _section(task: Task, palette: dict[str, str], differences: Differences) -> d
         "unit": words.unit(task),
         "show": show,
         "most": max((estimate.value for estimate in estimates if estimate is not None), default=0.0) or 1.0,
-        "findings": [*words.findings(task, differences, show), *benchmarks.sentences(task, show)],
+        "findings": words.findings(task, differences, show),
         "figures": drawn,
         "finetuning": compared,
         "finetuning_findings": [finetuning.finding(group) for group in compared[1:]],
+        "capability": able,
+        "cost_and_hold": " ".join(sentence for sentence in held if sentence),
         "judging": judging.panel(task, differences),
         "kinds": kinds,
         "few_kinds": len(kinds) <= FEW_KINDS and len(drawn) % FIGURES_ABREAST != 0,  # a narrow card fills a row

@@ -43,7 +43,10 @@ def _compression(task: Task, palette: dict[str, str], show: Format) -> Figure:
     caption += SQUARES if task.external else ""
     title, x_title = f"{task.name}: misalignment against bits per byte", "bits per byte, good held-out text"
     points = _points(task, [*task.cells, *task.external], *BITS)
-    svg = trade_off(points, palette, show, title, x_title, _y_title(task), zero=False)
+    chosen = benchmarks.best_of(task)
+    caption += f" Small circles below mle: the best of 2 to {2 ** len(chosen)} of its samples." if chosen else ""
+    below = [("mle", estimate) for estimate in chosen]
+    svg = trade_off(points, palette, show, title, x_title, _y_title(task), zero=False, below=below)
     return Figure("Misalignment against compression", caption, svg)
 
 
@@ -86,7 +89,7 @@ def _over_training(task: Task, palette: dict[str, str], show: Format) -> list[Fi
 
 
 def _lines(task: Task, palette: dict[str, str], show: Format, curves: Curves) -> Figure:
-    label, y_title = f"{task.name}: {curves.title.lower()}", f"{_y_title(task)}, log scale"
+    label, y_title = f"{task.name}: {curves.title.lower()}", f"{curves.y_title or _y_title(task)}, log scale"
     svg = over_training.figure(curves.lines, palette, show, label, y_title, curves.x_title)
     return Figure(curves.title, " ".join([curves.caption, *over_training.notes(curves.lines)]), svg)
 
