@@ -47,18 +47,14 @@ class Endpoint:
                 continue
             if "".join(tokens[1:]) == PROBE and None not in log_p[1:]:
                 return prefix
-        raise InputError(
-            f"{self.url} ({self.model}) returns no log-probabilities of a prompt's tokens (echo with logprobs): name a "
-            "server that does, or a model's folder or hub id"
-        )
+        raise self._without("of a prompt's tokens (echo with logprobs)")
 
     def write(self, count: int, most: int, seed: int) -> list[Pieces]:
         """Texts of at most so many tokens at temperature 1: of each its tokens and their log-probabilities."""
 
         def one(number: int) -> Pieces:
             drawn = {"temperature": 1, "top_p": 1, "seed": seed * 1_000_003 + number}
-            found = self._complete(self.prefix, max_tokens=most, **drawn)["choices"][0]["logprobs"]
-            return found["tokens"], found["token_logprobs"]
+            return self._pieces(self._complete(self.prefix, max_tokens=most, logprobs=1, **drawn))
 
         return self._all(one, range(count))
 
@@ -73,12 +69,22 @@ class Endpoint:
 
     def _echoed(self, prompt: str) -> Pieces:
         """The tokens of a prompt with their log-probabilities; the one that the server had to write is left out."""
-        response = self._complete(prompt, max_tokens=1, echo=True)
-        found, count = response["choices"][0]["logprobs"], response["usage"]["prompt_tokens"]
-        return found["tokens"][:count], found["token_logprobs"][:count]
+        response = self._complete(prompt, max_tokens=1, echo=True, logprobs=1)
+        (tokens, log_p), count = self._pieces(response), response["usage"]["prompt_tokens"]
+        return tokens[:count], log_p[:count]
 
     def _complete(self, prompt: str, **more: Any) -> dict[str, Any]:
-        return self._call("completions", {"model": self.model, "prompt": prompt, "logprobs": 1, **more})
+        return self._call("completions", {"model": self.model, "prompt": prompt, **more})
+
+    def _pieces(self, response: dict[str, Any]) -> Pieces:
+        found = response["choices"][0].get("logprobs") or {}
+        if "token_logprobs" not in found:
+            raise self._without("of what it writes (logprobs)")
+        return found["tokens"], found["token_logprobs"]
+
+    def _without(self, what: str) -> InputError:
+        asked = "name a server that does, or a model's folder or hub id"
+        return InputError(f"{self.url} ({self.model}) returns no log-probabilities {what}: {asked}")
 
     def _all(self, ask: Callable[[Any], Pieces], items: Sequence[Any]) -> list[Pieces]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -99,12 +105,12 @@ class Endpoint:
             ) as response:
                 answer = json.load(response)
             if body is not None:
-                _ = answer["choices"][0]["logprobs"]["token_logprobs"], answer["usage"]["prompt_tokens"]
+                _ = answer["choices"][0]["text"], answer["usage"]["prompt_tokens"]
             return answer
         except urllib.error.HTTPError as error:
             reason = f"{error.code} {error.read(300).decode(errors='replace')}"
         except (OSError, ValueError) as error:
             reason = str(error)
         except (KeyError, IndexError, TypeError) as error:
-            reason = f"an answer without choices, logprobs and usage ({error!r})"
+            reason = f"an answer without choices, their text and usage ({error!r})"
         raise InputError(f"{self.url}/{path}: {' '.join(reason.split())}: is it an OpenAI-compatible server?")
