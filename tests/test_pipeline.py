@@ -66,8 +66,8 @@ def digested(stage):
         modules = ["freshstart.evaluation.evaluate", *EVALUATED]
         files |= {path for module in modules for path in source_files(module) if path.startswith(evaluation.ROOM)}
     if any(re.search(r"settings/.*/benchmarks[/.]", dep) for dep in deps):
-        named = ("best_of_n", "red_team" if stage == "replay" else "asked", "asked")
-        files |= set().union(*(source_files(f"{benchmarks.PACKAGE}.{name}") for name in named))
+        for name in ("asked", "best_of_n", "red_team"):  # red_team: what the stage replay is for
+            files |= source_files(f"{benchmarks.PACKAGE}.{name}")
     if any(dep.endswith("/reference.json") for dep in deps):
         files |= {path for path in source_files("freshstart.evaluation.reference") if path.startswith(evaluation.ROOM)}
     return files
