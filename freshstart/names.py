@@ -57,14 +57,14 @@ def evaluated_by(task: str, name: str, seed: int) -> str:
     return _stage("evaluate_finetuned" if is_arm(name) else "evaluate", task, name, seed)
 
 
-def external_by(name: str, on_hub: bool) -> str:
-    """The stage that evaluates a model that was trained elsewhere."""
-    return f"evaluate_{'hub' if on_hub else 'folder'}@{name}"
+def external_by(name: str, on_hub: bool, verb: str = "evaluate") -> str:
+    """The stage that evaluates a model that was trained elsewhere, or runs benchmarks on it."""
+    return f"{verb}_{'hub' if on_hub else 'folder'}@{name}"
 
 
 def benchmarked_by(task: str, name: str, seed: int, benchmark: str) -> str:
-    """The stage that runs a benchmark on a cell, as `dvc repro` names it."""
-    return f"benchmark@{task}-{name}-{seed}-{benchmark}"
+    """The stage that runs a benchmark on a cell or an arm, as `dvc repro` names it."""
+    return f"{_stage('benchmark_finetuned' if is_arm(name) else 'benchmark', task, name, seed)}-{benchmark}"
 
 
 def _stage(stage: str, task: str, name: str, seed: int) -> str:

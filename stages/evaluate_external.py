@@ -15,7 +15,6 @@ from freshstart.evaluation import MLE, EvaluateSettings
 from freshstart.names import external_by, settings_by, trained_by
 from freshstart.params import ExternalModel
 from freshstart.settings import read
-from freshstart.tokens import CONTROLS
 
 
 def main() -> None:
@@ -41,20 +40,12 @@ def main() -> None:
 
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.evaluate import evaluate
-    from freshstart.evaluation.subject import external
+    from freshstart.evaluation.external import of
     from freshstart.training.model import read_record
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     mle = read_record(args.mle, trained_by(args.task, MLE, args.seed))
-    subject = external(
-        chosen.model,
-        device,
-        segments=mle["segments"],
-        threshold=mle["threshold"],
-        revision=chosen.revision,
-        controls={label: chosen.controls[label] for label in CONTROLS if chosen.controls},
-        white_space=chosen.white_space,
-    )
+    subject = of(chosen, mle, device)
     context = Context(
         task=args.task,
         seed=args.seed,

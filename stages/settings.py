@@ -3,9 +3,9 @@
     python -m stages.settings --task pep8 --output data/settings/pep8
 
 Writes corpus.json, scorer.json, reference.json, evaluate.json, <objective>/{shards,train,finetune}.json,
-benchmarks/<name>.json and external/<name>.json. What DVC can not know (the code of kinds of corpora, scorers,
-objectives, measures, judges and benchmarks, which are found by name; which of a section's blocks concern which
-objective) stands in these files, so that a change reruns the stages that it concerns and no other.
+benchmarks/<name>.json and all of these in benchmarks.json, and external/<name>.json. What DVC can not know (the code of
+kinds of corpora, scorers, objectives, measures, judges and benchmarks, which are found by name; which of a section's
+blocks concern which objective) stands in these files, so that a change reruns the stages that it concerns and no other.
 """
 
 from dataclasses import asdict
@@ -43,11 +43,13 @@ def main() -> None:
     shared = {name: getattr(chosen, name) for name in ("batch_size", "min_characters", "logit_gib", "threads")}
     code = code_digest("freshstart.evaluation.reference", below=evaluation.ROOM)
     files.write_json(output / "reference.json", {"settings": asdict(chosen.reference), **shared, "code_sha256": code})
+    described = {}
     for name in everything.root.benchmarks:
         asked = everything.benchmark(name)
-        code = code_digest(f"{benchmarks.PACKAGE}.{asked.kind}", "freshstart.evaluation.context")
-        content = {"settings": asdict(asked), "evaluate": asdict(chosen), "code_sha256": code}
-        files.write_json(output / "benchmarks" / f"{name}.json", content)
+        code = code_digest(f"{benchmarks.PACKAGE}.{asked.kind}", f"{benchmarks.PACKAGE}.asked")
+        described[name] = {"settings": asdict(asked), "evaluate": asdict(chosen), "code_sha256": code}
+        files.write_json(output / "benchmarks" / f"{name}.json", described[name])
+    files.write_json(output / "benchmarks.json", described)
     for name, model in everything.root.external.of(task).items():
         files.write_json(output / "external" / f"{name}.json", {"settings": asdict(model)})
     print(f"{task}: {len(everything.root.objectives)} objectives, {len(chosen.measures)} measures")

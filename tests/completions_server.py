@@ -1,6 +1,7 @@
 """A small OpenAI-compatible completions server around a local model: what vLLM and others answer, on loopback.
 
-Below ``/silent`` it leaves out the log-probabilities of prompts, as some servers do.
+Where it ``breaks_off`` its answers lack their end, as of a server that dies. Below ``/silent`` it leaves out the
+log-probabilities of prompts, as some servers do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 @contextlib.contextmanager
-def served(folder):
+def served(folder, breaks_off=False):
     """Serve the model in a folder; gives the address up to and with ``/v1``."""
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
@@ -67,7 +68,7 @@ def served(folder):
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[:-1] if breaks_off and "choices" in value else data)
 
         def log_message(self, *_):
             pass

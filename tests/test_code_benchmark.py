@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -172,6 +172,7 @@ class Scripted(Subject):
     asked_for: list[str] | None = None
 
     def generate(self, prompts, control, sampling, seed, first=0):
+        super().generate(prompts[:1], control, replace(sampling, most=1), seed)  # refuses what has no room
         self.asked_for.append(prompts[0])
         if len(self.asked_for) == 3:
             raise KeyboardInterrupt

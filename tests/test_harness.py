@@ -17,6 +17,7 @@ from freshstart.benchmarks import harness
 from freshstart.errors import InputError
 from freshstart.evaluation import EvaluateSettings
 from freshstart.evaluation.context import Context
+from freshstart.evaluation.kept import kept
 from freshstart.evaluation.metrics import check
 from freshstart.evaluation.subject import external
 from freshstart.names import NO_CONTROL
@@ -212,7 +213,7 @@ def test_what_was_answered_is_kept_and_generated_text_is_greedy(model, place, tm
     assert again == found
     assert same.equals(items)
 
-    [generated] = [kept for path in tmp_path.iterdir() if isinstance((kept := json.loads(path.read_text()))[0], str)]
+    [generated] = [answers for path in tmp_path.iterdir() if isinstance((answers := kept(path))[0], str)]
     texts = [json.loads(line)["text"] for line in Path("raw/lambada_test.jsonl").read_text().splitlines()[:8]]
     forbidden = list(subject.forbidden(NO_CONTROL))
     for text, answer in zip(texts, generated, strict=True):

@@ -32,7 +32,14 @@ KINDS = {  # rooms whose files a door finds by name at run time, beside what it 
     "evaluate_folder": (evaluation.MEASURES, evaluation.JUDGES),
     "evaluate_hub": (evaluation.MEASURES, evaluation.JUDGES),
 }
-DOORS = {"evaluate_finetuned": "evaluate", "evaluate_folder": "evaluate_external", "evaluate_hub": "evaluate_external"}
+DOORS = {
+    "evaluate_finetuned": "evaluate",
+    "evaluate_folder": "evaluate_external",
+    "evaluate_hub": "evaluate_external",
+    "benchmark_finetuned": "benchmark",
+    "benchmark_folder": "benchmark_external",
+    "benchmark_hub": "benchmark_external",
+}
 CHEAP = {"settings", "compare"}  # read what files declare; may depend on more of a room than they consist of
 EVALUATED = [f"{room}.{name}" for room in (evaluation.MEASURES, evaluation.JUDGES) for name in kinds(room)]
 
@@ -58,8 +65,9 @@ def digested(stage):
     if any(dep.endswith("/evaluate.json") for dep in deps):
         modules = ["freshstart.evaluation.evaluate", *EVALUATED]
         files |= {path for module in modules for path in source_files(module) if path.startswith(evaluation.ROOM)}
-    if any("/benchmarks/" in dep for dep in deps):
-        files |= source_files(f"{benchmarks.PACKAGE}.best_of_n") | source_files("freshstart.evaluation.context")
+    if any(re.search(r"settings/.*/benchmarks[/.]", dep) for dep in deps):
+        for name in ("asked", "best_of_n", "red_team"):  # red_team: what the stage replay is for
+            files |= source_files(f"{benchmarks.PACKAGE}.{name}")
     if any(dep.endswith("/reference.json") for dep in deps):
         files |= {path for path in source_files("freshstart.evaluation.reference") if path.startswith(evaluation.ROOM)}
     return files

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import pairwise, product
 
 import conftest
 import numpy as np
@@ -619,6 +619,8 @@ def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch):
     shutil.copy(ROOT / "conf/benchmarks.yaml", tmp_path / "conf")
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace("benchmarks: []", "benchmarks: [durability, best_of_n]"))
+    for task, name in product(TASKS, ("durability", "best_of_n")):
+        files.write_json(tmp_path / f"reports/metrics/{task}/replay/{name}/0.json", {"kind": name, "found": {}})
     judged = {"divergence": 0.5, "judges": {}}
     for path, objective, _ in (entry for task in TASKS for entry in cells_of(task)):
         folder, _, seed = path.rpartition("/")
@@ -627,7 +629,9 @@ def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch):
         lasting["adversarial"] = {str(n): estimate(mean + 0.01 * n) for n in (0, 4, 16)}
         chosen = {str(n): {"misalignment": estimate(mean / n), **judged} for n in (1, 4)}
         for name, found in (("durability", lasting), ("best_of_n", {"best_of": chosen})):
-            files.write_json(tmp_path / f"reports/metrics/{folder}/{name}/{seed}.json", {"kind": name, "found": found})
+            files.write_json(
+                tmp_path / f"reports/metrics/{folder}/benchmarks/{name}/{seed}.json", {"kind": name, "found": found}
+            )
     html = compare(tmp_path, monkeypatch)
     walk(html)
     assert drawn(html, "pep8: misalignment against bits per byte").count("ring") == 1
@@ -648,6 +652,10 @@ def test_what_a_model_is_able_to_do_stands_beside_mle(tmp_path, monkeypatch, see
     params = tmp_path / "params.yaml"
     params.write_text(params.read_text().replace("benchmarks: []", "benchmarks: [lambada, red_team]"))
     right = {}
+    again = {"others": {name: estimate(0.25) for name in OBJECTIVES}}
+    for task, seed, (name, found) in product(TASKS, seeds, (("lambada", {}), ("red_team", again))):
+        entry = {"kind": "any", "found": found}
+        files.write_json(tmp_path / f"reports/metrics/{task}/replay/{name}/{seed}.json", entry)
     for path, objective, seed in (entry for task in TASKS for entry in cells_of(task, seeds)):
         folder = path.rpartition("/")[0]
         drawn_at = np.random.default_rng([OBJECTIVES.index(objective), seed])
@@ -657,17 +665,22 @@ def test_what_a_model_is_able_to_do_stands_beside_mle(tmp_path, monkeypatch, see
             for control in (*controls(objective)[:1], "none")
             for n, value in enumerate(right[objective])
         ]
-        files.write_table(tmp_path / f"reports/samples/{folder}/lambada/{seed}.parquet", pa.Table.from_pylist(items))
+        files.write_table(
+            tmp_path / f"reports/samples/{folder}/benchmarks/lambada/{seed}.parquet", pa.Table.from_pylist(items)
+        )
         able = {"tasks": {"words": {"acc": right[objective].mean(), "acc_se": 0.01, "n": 400}}, "parts": {}}
         pool = {str(n): estimate(0.01 * (n + 1)) for n in range(3)}
         attacked = {"pool": pool, "best": pool, "self_bleu_5": 0.5, "lacking": 0, "calls": 9}
         for name, kind, found in (("lambada", "harness", able), ("red_team", "red_team", attacked)):
-            files.write_json(tmp_path / f"reports/metrics/{folder}/{name}/{seed}.json", {"kind": kind, "found": found})
+            files.write_json(
+                tmp_path / f"reports/metrics/{folder}/benchmarks/{name}/{seed}.json", {"kind": kind, "found": found}
+            )
     html = compare(tmp_path, monkeypatch)
     walk(html)
     shown = flat(html)
     assert "mle, 2 rounds: 0.02" in drawn(html, "pep8: red-teaming")
     assert "Mean score under attack, first prompts to round 2: mle 0.01" in shown
+    assert "Attacks that were found on the others, asked anew: mle 0.25" in shown
     if len(seeds) == 1:
         several = right["awr"] - right["mle"]
         mean, half = several.mean(), 1.96 * several.std(ddof=1) / 20

@@ -204,11 +204,6 @@ def _completions(
     """``samples`` completions, ``first`` the number of the first of them; None where the context has no room."""
     from freshstart.evaluation.subject import Sampling
 
-    control = subject.asked[0]
-    ends, token = SEGMENTERS[subject.segments](problem.prompt), subject.control(control)
-    marked = subject.marked(problem.prompt, ends, [token] * len(ends) if token else None)
-    if 1 + len(marked.tokens) >= subject.context:  # the end of text stands in front
-        return None
     sampling = Sampling(
         settings.max_new_tokens,
         temperature=settings.temperature,
@@ -216,7 +211,10 @@ def _completions(
         batch_size=context.settings.batch_size,
         stop=problem.stop,
     )
-    drawn = subject.generate([problem.prompt] * settings.samples, control, sampling, context.seed, first)
+    try:
+        drawn = subject.generate([problem.prompt] * settings.samples, subject.asked[0], sampling, context.seed, first)
+    except ValueError:  # the prompt fills the context
+        return None
     return [sampling.before_stop(text) for text in subject.tokenizer.decode_many(draw.tokens for draw in drawn)]
 
 

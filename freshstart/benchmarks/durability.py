@@ -128,17 +128,25 @@ def _batches(context: Context, settings: Settings, subject: Subject, name: str) 
         raise InputError(f"{folder}: all documents of {context.task} score alike: there is no bad text to finetune on")
     order = np.random.Generator(np.random.Philox(key=context.seed)).permutation(chosen)
     length, most = subject.context, settings.steps[-1] * settings.batch_size * subject.context
+    is_own = subject.tokenizer.same_text(context.tokenizer)
     pieces: list[np.ndarray] = []
     held = 0
     while held < most:
         for document in order:
-            pieces.append(np.asarray(context.train_tokens[begins[document] : ends[document]]))
+            tokens = np.asarray(context.train_tokens[begins[document] : ends[document]])
+            pieces.append(tokens if is_own else _reread(tokens, subject, context))
             held += len(pieces[-1])
             if held >= most:
                 break
     stream = np.concatenate([*pieces, np.zeros(0)]).astype(np.int64)[:most]
     for batch in stream.reshape(-1, settings.batch_size, length):
         yield torch.from_numpy(batch.copy())
+
+
+def _reread(tokens: np.ndarray, subject: Subject, context: Context) -> np.ndarray:
+    """A document of the task in the tokens of a subject with another tokenizer."""
+    text = context.tokenizer.decode(tokens)
+    return np.array([subject.end_of_text, *next(subject.tokenizer.encode([text]))[0]])
 
 
 def _leak(subject: Subject, settings: Settings, context: Context) -> dict[str, Any]:

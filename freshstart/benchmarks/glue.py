@@ -31,6 +31,7 @@ import numpy as np
 from freshstart import files
 from freshstart.benchmarks import BenchmarkSettings, ByItem, interval
 from freshstart.benchmarks.glue_sets import HIGHEST, SETS, Data, Form, Row, read
+from freshstart.benchmarks.reading import tokens_of
 from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
 from freshstart.settings import listed
@@ -163,7 +164,7 @@ def encode(subject: Subject, form: Form, data: Data, length: int) -> Encoded:
 
     def tokens(row: Row) -> list[int]:
         nonlocal cut
-        parts = [subject._prompt(text, control) for text in row.texts]
+        parts = [[subject.end_of_text, *tokens_of(subject, text, control)] for text in row.texts]
         cut += sum(map(len, parts)) >= length
         while sum(map(len, parts)) >= length:
             del max(parts, key=len)[-1]

@@ -25,9 +25,10 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import env, get_rolling_token_windows, make_disjoint_window
 
 from freshstart import files
+from freshstart.benchmarks.reading import tokens_of
 from freshstart.errors import InputError
+from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.subject import ROWS_AT_ONCE, Sampling, Subject
-from freshstart.scoring.segments import SEGMENTERS
 from freshstart.settings import listed
 
 # lm-eval compiles a task's templates anew for every document, which would take two thirds of the time.
@@ -71,15 +72,16 @@ class HarnessModel(LM):
         answers: dict[int, Any] = {}
         for of_task in places.values():
             asked = [requests[place].args for place in of_task]
-            kept = self.state / f"{files.digest([self.name, kind, asked])[:32]}.json"
-            if not kept.is_file():
-                files.write_json(kept, answer(asked))
-            answers |= zip(of_task, files.read_json(kept, "benchmark"), strict=True)
+            path = self.state / f"{files.digest([self.name, kind, asked])[:32]}.json"
+            found = kept(path)
+            if found is None:
+                found = answer(asked)
+                keep(path, found)
+            answers |= zip(of_task, found, strict=True)
         return [answers[place] for place in range(len(requests))]
 
     def _tokens(self, text: str) -> list[int]:
-        ends = SEGMENTERS[self.subject.segments](text) if self.control else [len(text)]
-        return self.subject.marked(text, ends, [self.control] * len(ends) if self.control else None).tokens.tolist()
+        return tokens_of(self.subject, text, self.control)
 
     def _pair(self, context: str, continuation: str) -> Row:
         """White space at the end of the context belongs to the continuation, as in HFLM."""

@@ -5,7 +5,8 @@ most likely next token is the true one at each place of the target, which is wha
 et al. 2023, arXiv 2202.07646, with 50 tokens of target). Passages whose target touches a bad segment are counted apart
 (for personal data: those that hold some), as many as of good ones, drawn at random. A model with control tokens reads
 its own one before each segment. ``texts`` names a file of passages of one's own, such as canaries: text, one a line or
-JSON lines with ``text``, whose last ``target`` tokens are to be completed.
+JSON lines with ``text``, whose last ``target`` tokens are to be completed. A model with another tokenizer than the
+task's is asked these alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freshstart.benchmarks import BenchmarkSettings
+from freshstart.benchmarks.reading import texts_of
 from freshstart.errors import InputError
 from freshstart.evaluation.metrics import Metric
 from freshstart.evaluation.statistics import share
@@ -61,7 +63,8 @@ class Passage:
 def run(subject: Subject, settings: Settings, context: Context, state: Path) -> tuple[dict[str, Any], pa.Table]:
     import pyarrow as pa
 
-    passages = [*_drawn(settings, context), *_own(subject, settings, context.task)]
+    is_own = subject.tokenizer.same_text(context.tokenizer)
+    passages = [*(_drawn(settings, context) if is_own else ()), *_own(subject, settings, context.task)]
     held = _completed(subject, passages, settings.target)
     groups = np.array([passage.group for passage in passages])
     metrics: dict[str, Any] = {"completed": {}, "tokens": {}}
@@ -103,10 +106,8 @@ def _own(subject: Subject, settings: Settings, task: str) -> list[Passage]:
     """The passages of the file ``texts``."""
     if settings.texts is None:
         return []
-    from freshstart.evaluation.measures.prompted import read
-
     passages = []
-    for text in read(settings.texts, task):
+    for text in texts_of(settings.texts, "texts", task):
         tokens, offsets = next(subject.tokenizer.encode([text]))
         if len(tokens) <= settings.target:
             raise InputError(

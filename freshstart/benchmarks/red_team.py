@@ -15,18 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from freshstart.benchmarks import BenchmarkSettings, interval
+from freshstart.benchmarks.reading import texts_of
 from freshstart.errors import InputError
 from freshstart.evaluation import MLE
 from freshstart.evaluation.endpoint import Endpoint
 from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.measures.diversity import WORD, self_bleu
-from freshstart.evaluation.measures.prompted import read, scores
+from freshstart.evaluation.measures.prompted import scores
 from freshstart.evaluation.metrics import Metric
 from freshstart.names import trained_by
 from freshstart.progress import Progress
@@ -54,6 +56,7 @@ class Settings(BenchmarkSettings):
     """``attacker`` is ``mle``, the task's own; a folder; a hub id with its ``revision``; or a completions endpoint.
 
     ``prompts`` is a file of first prompts, of which ``first`` are taken: text, one a line, or JSON lines with ``text``.
+    The stage ``replay`` asks every model the ``replayed`` prompts of each trial that worked best on each of them.
     """
 
     prompts: str
@@ -63,6 +66,7 @@ class Settings(BenchmarkSettings):
     rounds: int = 10
     trials: int = 10
     attempts: int = 20
+    replayed: int = 20
     exemplars: int = 4
     prompt_tokens: int = 32
     continuations: int = 64
@@ -71,7 +75,7 @@ class Settings(BenchmarkSettings):
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "attempts", "exemplars", "prompt_tokens", "continuations", "tokens"):
+        for name in ("rounds", "attempts", "replayed", "exemplars", "prompt_tokens", "continuations", "tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
         if self.trials < 2 or self.first < self.exemplars:
@@ -84,17 +88,18 @@ class Settings(BenchmarkSettings):
 
 @dataclass(frozen=True)
 class Attack:
-    """A prompt of a trial: the round that it was found in, and the mean score of its continuations."""
+    """A prompt of a trial: the round that it was found in, its continuations, and their mean score."""
 
     prompt: str
     round: int
     score: float
+    continuations: list[str]
 
 
 def run(subject: Subject, settings: Settings, context: Context, state: Path) -> tuple[dict[str, Any], pa.Table]:
     import pyarrow as pa
 
-    first = read(settings.prompts, context.task)
+    first = texts_of(settings.prompts, "prompts", context.task)
     if len(first) < settings.first:
         raise InputError(f"{settings.prompts} has {len(first)} prompts, first asks for {settings.first}: lower it")
     attacker = _attacker(settings, context)
@@ -108,7 +113,7 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
             for number in range(done, settings.rounds + 1):
                 seed = (context.seed * settings.trials + trial) * (settings.rounds + 1) + number
                 prompts = first[: settings.first] if not number else _found(attacker, settings, pool, seed)
-                pool += _scored(subject, settings, context, prompts, number, seed)
+                pool += scored(subject, settings, context, prompts, number, seed)
                 keep(path, [vars(attack) for attack in pool])
                 progress.advance()
             pools.append(pool)
@@ -163,21 +168,25 @@ def _written(attacker: Subject | Endpoint, settings: Settings, lists: list[str],
     return [sampling.before_stop(attacker.tokenizer.decode(draw.tokens)) for draw in drawn]
 
 
-def _scored(
+def scored(
     subject: Subject, settings: Settings, context: Context, prompts: Sequence[str], number: int, seed: int
 ) -> list[Attack]:
     """The prompts with the mean score of the target's continuations; 0 where none could be scored."""
     sampling = replace(context.sampling, most=settings.tokens, least=min(context.sampling.least, settings.tokens))
-    repeated = [prompt for prompt in prompts for _ in range(settings.continuations)]
+    each = settings.continuations
+    repeated = [prompt for prompt in prompts for _ in range(each)]
     try:
         drawn = subject.generate(repeated, subject.asked[0], sampling, seed)
     except ValueError as error:  # a prompt that fills the context
         raise InputError(f"{settings.prompts}: {error}: shorten the prompts, or lower prompt_tokens") from None
     texts = subject.tokenizer.decode_many([draw.tokens for draw in drawn])
-    values = np.array(scores(context, repeated, texts)).reshape(len(prompts), settings.continuations)
+    values = np.array(scores(context, repeated, texts)).reshape(len(prompts), each)
     known = ~np.isnan(values)
     means = np.where(known, values, 0.0).sum(1) / np.maximum(known.sum(1), 1)
-    return [Attack(prompt, number, float(mean)) for prompt, mean in zip(prompts, means, strict=True)]
+    return [
+        Attack(prompt, number, float(mean), texts[place * each : (place + 1) * each])
+        for place, (prompt, mean) in enumerate(zip(prompts, means, strict=True))
+    ]
 
 
 def _attacker(settings: Settings, context: Context) -> Subject | Endpoint:
@@ -199,4 +208,7 @@ class _Endpoint(Endpoint):
             drawn = {"max_tokens": most, "temperature": 1, "top_p": 0.9, "stop": [stop], "seed": seed * 1_000 + number}
             return self._complete(prompts[number], **drawn)["choices"][0]["text"]
 
-        return self._all(one, range(len(prompts)))
+        try:
+            return self._all(one, range(len(prompts)))
+        except HTTPException as error:  # an answer that breaks off
+            raise InputError(f"{self.url}: {error!r}: does the server still run? The same command goes on") from None

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from freshstart.reporting.cells import BENCHMARKS, MISALIGNMENT, Estimate, Task, value_at
+from freshstart.reporting.cells import BENCHMARKS, MISALIGNMENT, Estimate, Task, over_seeds, value_at
 from freshstart.reporting.formats import Format, bounds, three_digits
 from freshstart.reporting.over_training import Line, Point
 
 DURABILITY, BEST, ATTACKS = "durability", "best_of_n", "red_team"
-Points = dict[str, tuple[Point, ...]]  # of each objective
+Points = dict[str, tuple[Point, ...]]  # of each model
 TEXTS = {"benign": "neutral", "adversarial": "bad"}
 
 
@@ -30,20 +30,19 @@ def curves(task: Task) -> Iterator[Curves]:
     for benchmark in _of(task, DURABILITY):
         for text, meaning in TEXTS.items():
             found = _over(task, benchmark, text, shift=1)  # the model as it was has a place on a logarithmic axis
-            lines = [Line(name, points, False, 0.0, None) for name, points in found.items()]
             caption = (
                 f"Misalignment after finetuning on {meaning} text. The first point is the model as it was trained."
             )
-            yield Curves(f"Durability: {meaning} text", caption, "steps of finetuning and one", lines)
+            yield Curves(f"Durability: {meaning} text", caption, "steps of finetuning and one", _lines(task, found))
     for benchmark in _of(task, BEST):
-        found = _best(task, benchmark)
-        lines = [Line(name, points, False, 0.0, None) for name, points in found.items()]
         caption = "The samples that the training scorer likes best of n: what choosing gains without training."
-        yield Curves("Best of n", caption, "samples to choose from", lines)
+        yield Curves("Best of n", caption, "samples to choose from", _lines(task, _best(task, benchmark)))
     for benchmark in _of(task, ATTACKS):
-        lines = [Line(name, points, False, 0.0, None) for name, points in _attacked(task, benchmark, shift=1).items()]
+        found = _attacked(task, benchmark, shift=1)
         caption = "Mean score of what a model writes behind an attacker’s prompts; round 0, at 1, are those of a file."
-        yield Curves("Red-teaming", caption, "rounds of attack and one", lines, "mean score behind a prompt")
+        yield Curves(
+            "Red-teaming", caption, "rounds of attack and one", _lines(task, found), "mean score behind a prompt"
+        )
 
 
 def sentences(task: Task, show: Format) -> list[str]:
@@ -51,6 +50,7 @@ def sentences(task: Task, show: Format) -> list[str]:
     return [
         *(_lasting(task, benchmark, text, show) for benchmark in _of(task, DURABILITY) for text in TEXTS),
         *(_standing(task, benchmark) for benchmark in _of(task, ATTACKS)),
+        *(_replayed(task, benchmark) for benchmark in _of(task, ATTACKS)),
         *(_beyond_choosing(task, benchmark, show) for benchmark in _of(task, BEST)),
     ]
 
@@ -66,7 +66,7 @@ def _lasting(task: Task, benchmark: str, text: str, show: Format) -> str:
     limit = found["mle"][0][1].value
     reached, never = [], []
     for name, points in found.items():
-        if name != "mle" and points[0][1].value < limit:
+        if name != "mle" and points and points[0][1].value < limit:
             steps = next((at for at, estimate in points if estimate.value >= limit), None)
             (never if steps is None else reached).append(name if steps is None else f"{name} after {steps:.0f}")
     last = f"{found['mle'][-1][0]:.0f}"
@@ -84,6 +84,14 @@ def _standing(task: Task, benchmark: str) -> str:
     show = three_digits(estimate for _, *both in values for estimate in both)
     parts = [f"{name} {show(first.value)} to {bounds(last, show)}" for name, first, last in values]
     return f"Mean score under attack, first prompts to round {found['mle'][-1][0]:.0f}: {'; '.join(parts)}."
+
+
+def _replayed(task: Task, benchmark: str) -> str:
+    """What each model says to the attacks that were found on the others."""
+    estimates = {name: over_seeds(task.replayed[benchmark], "others", name) for name in task.trained}
+    show = three_digits(estimates.values())
+    parts = [f"{name} {bounds(estimate, show)}" for name, estimate in estimates.items() if estimate is not None]
+    return f"Attacks that were found on the others, asked anew: {'; '.join(parts)}." if parts else ""
 
 
 def _beyond_choosing(task: Task, benchmark: str, show: Format) -> str:
@@ -109,15 +117,19 @@ def _attacked(task: Task, benchmark: str, shift: int = 0) -> Points:
     return _over(task, benchmark, "pool", shift=shift)
 
 
+def _lines(task: Task, found: Points) -> list[Line]:
+    return [Line(name, points, name in task.arms, 0.0, None) for name, points in found.items() if points]
+
+
 def _of(task: Task, kind: str) -> list[str]:
     """The names of the benchmarks of a kind that the task was asked."""
     return [name for name, its in task.cells["mle"][0].benchmarks.items() if its == kind]
 
 
 def _over(task: Task, benchmark: str, key: str, *below: str, shift: int = 0) -> Points:
-    """By objective the numbers under ``key`` by the number that names them, in its order."""
+    """By model the numbers under ``key`` by the number that names them, in its order."""
     points = {}
-    for name, cells in task.cells.items():
+    for name, cells in task.every.items():
         numbers = sorted(map(int, value_at(cells[0].metrics, (BENCHMARKS, benchmark, key)) or {}))
         estimates = ((n, task.estimate(name, BENCHMARKS, benchmark, key, str(n), *below)) for n in numbers)
         points[name] = tuple((float(n + shift), estimate) for n, estimate in estimates if estimate is not None)

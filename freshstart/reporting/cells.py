@@ -20,7 +20,7 @@ from freshstart import benchmarks, files
 from freshstart.errors import InputError
 from freshstart.evaluation import measure
 from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric, asked, check
-from freshstart.names import benchmarked_by, evaluated_by, external_by, trained_by
+from freshstart.names import evaluated_by, external_by, trained_by
 from freshstart.reporting.inference import LEAST_SEEDS, interval
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Cell:
 
     def items(self, benchmark: str) -> Path:
         """The table of what each item of a benchmark gave."""
-        return self.samples.parent / benchmark / self.samples.name
+        return self.samples.parent / BENCHMARKS / benchmark / self.samples.name
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -100,6 +100,7 @@ class Task:
     """All cells of a task, by objective, with what is known of its corpus, scorer, scores and held-out text.
 
     ``arms`` are the cells of its finetuned arms, by name, ``external`` those of models that were trained elsewhere.
+    ``replayed`` holds, by benchmark, what each seed's replay of attacks found, where attacks there were.
     Figures show the objectives, tables the arms and then the external models below them.
     """
 
@@ -111,6 +112,7 @@ class Task:
     cells: dict[str, tuple[Cell, ...]]
     arms: dict[str, tuple[Cell, ...]]
     external: dict[str, tuple[Cell, ...]]
+    replayed: dict[str, list[dict[str, Any]]]
 
     @property
     def trained(self) -> dict[str, tuple[Cell, ...]]:
@@ -218,11 +220,10 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
             for name, model in root.external.of(task).items()
         }
 
-    def benchmarked(task: str, cell: Cell) -> Cell:
-        asked = {name: _benchmark(folders, task, cell, name) for name in root.benchmarks}
-        found = {name: entry["found"] for name, entry in asked.items()}
-        kinds = {name: entry["kind"] for name, entry in asked.items() if entry["found"]}
-        return replace(cell, metrics=cell.metrics | {BENCHMARKS: found}, benchmarks=kinds)
+    def benchmarked(task: str, of: dict[str, tuple[Cell, ...]]) -> dict[str, tuple[Cell, ...]]:
+        return {
+            name: tuple(_asked(folders, task, cell, root.benchmarks) for cell in cells) for name, cells in of.items()
+        }
 
     return [
         Task(
@@ -231,9 +232,10 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
             _scorer(folders["scorers"] / f"{task}.json", task),
             files.read_json(folders["scores"] / f"{task}.json", f"score@{task}"),
             _real(folders["heldout"] / f"{task}.json", f"heldout@{task}"),
-            {name: tuple(benchmarked(task, cell) for cell in of) for name, of in cells(task, root.objectives).items()},
-            cells(task, root.arms),
-            external(task),
+            benchmarked(task, cells(task, root.objectives)),
+            benchmarked(task, cells(task, root.arms)),
+            benchmarked(task, external(task)),
+            {name: _replayed(folders, task, root.seeds, name) for name in root.benchmarks},
         )
         for task in root.tasks
     ]
@@ -290,14 +292,24 @@ def _cell(
     return Cell(name, seed, made_by, metrics, curve, samples)
 
 
-def _benchmark(folders: Mapping[str, Path], task: str, cell: Cell, name: str) -> dict[str, Any]:
-    """The kind of a benchmark, and what it found of a cell; nothing of a task that it is not for."""
-    path = folders["metrics"] / task / cell.name / name / f"{cell.seed}.json"
-    made_by = benchmarked_by(task, cell.name, cell.seed, name)
-    entry = files.read_json(path, made_by)
-    if entry["found"]:
-        check(entry["found"], benchmarks.load(entry["kind"], str(path)).METRICS, str(path), made_by, head=())
-    return entry
+def _asked(folders: Mapping[str, Path], task: str, cell: Cell, names: Sequence[str]) -> Cell:
+    """The cell with what the benchmarks found of it; nothing of those that the task is not for."""
+    found, kinds = {}, {}
+    for name in names:
+        path = folders["metrics"] / task / cell.name / BENCHMARKS / name / f"{cell.seed}.json"
+        made_by = cell.made_by.replace("evaluate", "benchmark", 1)  # stages of equal names
+        made_by += f"-{name}" if cell.curve else ""
+        entry = files.read_json(path, made_by)
+        if entry["found"]:
+            check(entry["found"], benchmarks.load(entry["kind"], str(path)).METRICS, str(path), made_by, head=())
+            found[name], kinds[name] = entry["found"], entry["kind"]
+    return replace(cell, metrics=cell.metrics | {BENCHMARKS: found}, benchmarks=kinds)
+
+
+def _replayed(folders: Mapping[str, Path], task: str, seeds: Sequence[int], name: str) -> list[dict[str, Any]]:
+    paths = [folders["metrics"] / task / "replay" / name / f"{seed}.json" for seed in seeds]
+    found = [files.read_json(path, f"replay@{task}-{path.stem}-{name}")["found"] for path in paths]
+    return [of_seed for of_seed in found if of_seed]
 
 
 def _curve(folders: Mapping[str, Path], task: str, name: str, seed: int) -> list[dict[str, str]]:
