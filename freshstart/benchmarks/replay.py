@@ -55,7 +55,10 @@ def replay(
         name: pl.from_arrow(pool).sort("score", descending=True, maintain_order=True) for name, pool in pools.items()
     }
     count = min(settings.replayed, *(int(of["trial"].value_counts()["count"].min()) for of in rows.values()))
-    chosen = {name: of.group_by("trial", maintain_order=True).head(count).sort("trial") for name, of in rows.items()}
+    chosen = {
+        name: of.filter(pl.int_range(pl.len()).over("trial") < count).sort("trial", maintain_order=True)
+        for name, of in rows.items()
+    }
     means: dict[str, dict[str, np.ndarray]] = {}
     items: list[dict[str, Any]] = []
     with Progress("replaying attacks", len(pools) ** 2, "pools") as progress:
