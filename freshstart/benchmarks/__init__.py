@@ -40,7 +40,8 @@ class Kind(Protocol):
     ``run(subject, settings, context, state)`` gives the metrics that ``METRICS`` declares (their columns in
     reports/cells.csv bear the benchmark's name in front), and a table with a row an item, so that models can be
     compared item by item. ``state`` is a folder of the run's own that outlives a stop: what a run keeps there it need
-    not do again. It is removed when the run is done.
+    not do again. It is removed when the run is done. A kind whose files name further ones also has
+    ``beside(settings)``, which lists those, so that a change of their content is seen.
     """
 
     Settings: type[BenchmarkSettings]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,6 +95,14 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
             metrics = {"tasks": tasks, "parts": {name: found[name] for name in summed if name in found}}
         items += [row for task, samples in results["samples"].items() for row in _items(task, control, samples)]
     return metrics, pa.Table.from_pylist(items)
+
+
+def beside(settings: Settings) -> list[str]:
+    """Paths and other words with a slash in the task files that name one of the suites: among them their data."""
+    paths = sorted(Path(settings.include_path).rglob("*.y*ml")) if settings.include_path else []
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    own = [text for text in texts if set(settings.suites) & set(re.findall(r"[\w-]+", text))]
+    return [word for text in own for word in re.findall(r"[^\s,'\"{}\[\]]+", text) if "/" in word]
 
 
 def _loaded(settings: Settings) -> dict[str, dict[str, Any]]:
