@@ -265,3 +265,20 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     path = tmp_path / "numbers.yaml"
     path.write_text("a: 1e-3\nb: 5_000\nc: 0o17\nd: yes\n")
     assert params.read_file(path) == load_yaml(str(path))
+
+
+@pytest.mark.parametrize(
+    "path", ["params.yaml", "conf/scale/quick.yaml", "conf/scale/small.yaml", "conf/scale/paper.yaml"]
+)
+def test_a_number_that_dvc_sets_changes_its_line_alone(path, tmp_path):
+    """`dvc exp run -S` writes the whole file anew: in Git it stands as DVC writes it (docs/dvc.md)."""
+    from dvc.utils.hydra import apply_overrides
+
+    key = "corpus_seed" if path == "params.yaml" else "train.every.heads"
+    before = (ROOT / path).read_text()
+    copy = tmp_path / Path(path).name
+    copy.write_text(before)
+    apply_overrides(str(copy), [f"{key}=7"])
+    after = copy.read_text()
+    lines = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert [line.split(":")[0].strip() for pair in lines for line in pair] == 2 * [key.split(".")[-1]]
