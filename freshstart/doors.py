@@ -20,7 +20,7 @@ INTERRUPTED = 130
 HELP = {
     "task": "one of tasks in params.yaml",
     "objective": "one of objectives in params.yaml",
-    "name": "one of external in params.yaml",
+    "name": "one of inputs or external in params.yaml",
     "benchmark": "one of benchmarks in params.yaml",
     "share": "share of mle's budget after which finetuning begins, one of finetuned_from in params.yaml",
     "seed": "seed of the initialisation, the order of the data and the sampling",

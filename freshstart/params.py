@@ -11,6 +11,7 @@ Models that were trained elsewhere stand in ``external`` by name, those in ``fol
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class Root:
     objectives: tuple[str, ...]
     seeds: tuple[int, ...]
     corpus_seed: int
+    inputs: dict[str, str]
     benchmarks: tuple[str, ...] = ()
     external: External = field(default_factory=External)
     finetuned: tuple[str, ...] = ()
@@ -94,6 +96,15 @@ class Root:
         for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned, *outside):
             if ARM in checked(name):
                 raise ValueError(f"{ARM!r} stands in the names of finetuned arms alone, found {name!r}")
+        for name, path in self.inputs.items():
+            if Path.cwd().is_relative_to(os.path.abspath(path)):
+                raise ValueError(
+                    f"inputs.{checked(name)} is {path!r}, which holds the pipeline itself: name what is read"
+                )
+        if not self.inputs:
+            raise ValueError(
+                "inputs must name at least one, such as {harness: conf/harness}: DVC needs the folder of them"
+            )
         if not all(0 <= seed <= MOST_SEED for seed in (self.corpus_seed, *self.seeds)):
             raise ValueError(f"seeds and corpus_seed must be from 0 to {MOST_SEED:,}")
         if "mle" not in self.objectives:

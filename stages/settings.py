@@ -1,53 +1,84 @@
 """settings: resolve what the scale file says of each objective of a task, and of its evaluation.
 
-    python -m stages.settings --task pep8 --output data/settings/pep8
+    python -m stages.settings --task pep8 --inputs data/inputs --output data/settings/pep8
 
-Writes corpus.json, scorer.json, reference.json, evaluate.json, <objective>/{shards,train,finetune}.json,
-benchmarks/<name>.json and all of these in benchmarks.json, and external/<name>.json. What DVC can not know (the code of
-kinds of corpora, scorers, objectives, measures, judges and benchmarks, which are found by name; which of a section's
-blocks concern which objective) stands in these files, so that a change reruns the stages that it concerns and no other.
+Writes corpus.json, scorer.json, tokenizer.json, reference.json, evaluate.json, external/<name>.json, for each objective
+shards.json, train.json and finetune.json, and benchmarks/<name>.json, all together in benchmarks.json. What DVC can
+not know (the code of kinds of corpora, scorers, objectives, measures, judges and benchmarks, which are found by name;
+which of a section's blocks concern which objective; the content of files from outside) stands in these files, so that a
+change reruns the stages that it concerns and no other.
 """
 
 from dataclasses import asdict
+from typing import Any
 
-from freshstart import benchmarks, evaluation, files, objectives, params, scorers
+from freshstart import benchmarks, corpora, evaluation, files, inputs, objectives, params, scorers
 from freshstart.doors import arguments, open_door
 from freshstart.imports import code_digest
 from freshstart.names import kind_of
+from freshstart.tokens import TokenizerSettings
 from freshstart.training import FinetuneSettings, TrainSettings
 
 
 def main() -> None:
-    args = arguments(__doc__, "task", output="folder for the settings")
+    args = arguments(__doc__, "task", inputs="folder that the stage input made", output="folder for the settings")
     everything = params.load()
     task = everything.task(args.task)
     output = files.fresh_folder(args.output)
     seed = {"corpus_seed": everything.root.corpus_seed}
     both = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
-    kinds = {"corpus": [everything.block("corpus", task)["kind"]], "scorer": [scorer.kind for scorer in both if scorer]}
+
+    def read(section: str, *settings: Any) -> dict[str, Any]:
+        """Digests of the files from outside that a section's settings name."""
+        return inputs.digests(settings, everything.root.inputs, args.inputs, everything.where(section, task))
+
+    corpus = corpora.settings(everything.block("corpus", task), everything.where("corpus", task))
+    named = {"corpus": [asdict(corpus)], "scorer": [asdict(scorer) for scorer in both if scorer]}
+    kinds = {"corpus": [corpus.kind], "scorer": [scorer.kind for scorer in both if scorer]}
     for room, package in (("corpus", "corpora"), ("scorer", "scorers")):
         modules = [f"freshstart.{package}.{kind}" for kind in kinds[room] if ":" not in kind]
         code = code_digest(*modules, below=f"freshstart/{package}/")
-        files.write_json(output / f"{room}.json", {"kinds": kinds[room], "code_sha256": code})
+        files.write_json(
+            output / f"{room}.json", {"kinds": kinds[room], "code_sha256": code, **read(room, *named[room])}
+        )
+    tokenizer = everything.model(TokenizerSettings, "tokenizer", task)
+    files.write_json(output / "tokenizer.json", read("tokenizer", asdict(tokenizer)))
     for name in everything.root.objectives:
         code = {"code_sha256": code_digest(f"freshstart.objectives.{kind_of(name)}", below="freshstart/objectives/")}
         shards = everything.model(objectives.load(name).settings, "shards", task, name)
         train = everything.model(TrainSettings, "train", task, name)
         finetune = everything.model(FinetuneSettings, "finetune", task, name)
         files.write_json(output / name / "shards.json", {"settings": asdict(shards), **seed, **code})
-        files.write_json(output / name / "train.json", {"settings": asdict(train), **code})
+        files.write_json(
+            output / name / "train.json", {"settings": asdict(train), **code, **read("train", asdict(train))}
+        )
         files.write_json(output / name / "finetune.json", {"settings": asdict(finetune), **seed})
     chosen = everything.model(evaluation.EvaluateSettings, "evaluate", task)
     chosen, digests = evaluation.resolved(chosen, *both)
-    files.write_json(output / "evaluate.json", {"settings": asdict(chosen), **seed, "code_sha256": digests})
+    files.write_json(
+        output / "evaluate.json",
+        {"settings": asdict(chosen), **seed, "code_sha256": digests, **read("evaluate", asdict(chosen))},
+    )
     shared = {name: getattr(chosen, name) for name in ("batch_size", "min_characters", "logit_gib", "threads")}
     code = code_digest("freshstart.evaluation.reference", below=evaluation.ROOM)
-    files.write_json(output / "reference.json", {"settings": asdict(chosen.reference), **shared, "code_sha256": code})
+    files.write_json(
+        output / "reference.json",
+        {
+            "settings": asdict(chosen.reference),
+            **shared,
+            "code_sha256": code,
+            **read("evaluate", asdict(chosen.reference)),
+        },
+    )
     described = {}
     for name in everything.root.benchmarks:
         asked = everything.benchmark(name)
         code = code_digest(f"{benchmarks.PACKAGE}.{asked.kind}", f"{benchmarks.PACKAGE}.asked")
-        described[name] = {"settings": asdict(asked), "evaluate": asdict(chosen), "code_sha256": code}
+        beside = getattr(benchmarks.load(asked.kind), "beside", lambda _: [])(asked)
+        outside = inputs.digests(
+            [asdict(asked), beside], everything.root.inputs, args.inputs, f"{benchmarks.FILE}: {name}"
+        )
+        described[name] = {"settings": asdict(asked), "evaluate": asdict(chosen), "code_sha256": code, **outside}
         files.write_json(output / "benchmarks" / f"{name}.json", described[name])
     files.write_json(output / "benchmarks.json", described)
     for name, model in everything.root.external.of(task).items():

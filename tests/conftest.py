@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # doors are run from other folders too
@@ -93,6 +94,7 @@ tasks: [pep8, pii, toxicity]
 objectives: [mle, filtered, conditional, unlikelihood, rwr, awr]
 seeds: [0]
 corpus_seed: 0
+inputs: {python: raw/python, prose: raw/prose.jsonl}
 benchmarks: []
 external: {folders: {}, hub: {}}
 finetuned: []
@@ -168,6 +170,19 @@ def make_workplace(folder: Path) -> None:
         for package, text in prose():
             if 200 < len(text) < 20_000:
                 file.write(json.dumps({"text": text, "source": package}) + "\n")
+    follow(folder)
+
+
+def follow(folder: Path, **more: str) -> None:
+    """Name more inputs, and do for all of them what the stage input does."""
+    from freshstart import files, inputs
+
+    root = yaml.safe_load((folder / "params.yaml").read_text())
+    if more:
+        root["inputs"] |= more
+        (folder / "params.yaml").write_text(yaml.safe_dump(root, sort_keys=False))
+    for name, path in root["inputs"].items():
+        files.write_json(folder / "inputs" / f"{name}.json", inputs.listing(name, str(folder / path)))
 
 
 @pytest.fixture
@@ -212,7 +227,7 @@ def made(tmp_path_factory) -> Made:
         for task in ("pep8", "pii", "toxicity"):
             data = {name: f"data/{name}/{task}" for name in ("corpus", "scorer", "scored", "tokenizer", "tokens")}
             settings = f"data/settings/{task}"
-            run("settings", task=task, output=settings)
+            run("settings", task=task, inputs="inputs", output=settings)
             run("corpus", task=task, output=data["corpus"], report=f"reports/corpus/{task}.json")
             run("scorer", task=task, output=data["scorer"], metrics=f"reports/scorer/{task}.json")
             run(

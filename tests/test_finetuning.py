@@ -31,7 +31,7 @@ def arms(made, workplace, monkeypatch, door):
     (workplace / "data").symlink_to(made.folder / "data")
     snapshots = {"snapshots": [0.25, THIRD, SHARE], "shuffle_parts": 4}
     rescale(workplace, train=snapshots | {"unlikelihood": {"context": 32}})
-    door("settings", task="pep8", output="settings")
+    door("settings", task="pep8", inputs="inputs", output="settings")
     drawn: list[np.ndarray] = []
     chosen = Rows.chosen
 

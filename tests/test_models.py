@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import follow
 from test_training import SETTINGS, curve, rescale, run, state, vocabulary  # noqa: F401
 
 from freshstart.errors import InputError
@@ -172,9 +173,10 @@ def remade(made, workplace, door):
 
     def remake(objective, name, end=None, **train):
         rescale(workplace, tokenizer={"vocabulary": None, "name": name, "end_of_text": end}, train=train)
+        follow(workplace, **{path: path for path in (name, train.get("start")) if path})
         data = {name: str(path) for name, path in made.paths("pep8").items()}
         cell = {"task": "pep8", "objective": objective}
-        door("settings", task="pep8", output="settings")
+        door("settings", task="pep8", inputs="inputs", output="settings")
         door("tokenizer", task="pep8", corpus=data["corpus"], output="tokenizer")
         scored = {name: data[name] for name in ("scored", "scorer")}
         door("tokens", task="pep8", **scored, tokenizer="tokenizer", output="tokens")

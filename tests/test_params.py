@@ -204,7 +204,7 @@ def test_missing_section_and_missing_file(project, tmp_path, monkeypatch):
 def test_unknown_task_and_objective_on_the_command_line(workplace, door):
     with pytest.raises(InputError, match="unknown task 'pepe8'; did you mean pep8?"):
         door("corpus", task="pepe8", output="out", report="r.json")
-    door("settings", task="pep8", output="settings")
+    door("settings", task="pep8", inputs="inputs", output="settings")
     with pytest.raises(InputError, match="unknown objective 'awrr'; did you mean awr?"):
         door("shards", task="pep8", objective="awrr", settings="settings/awr/shards.json", tokens="x", output="out")
 
@@ -227,10 +227,10 @@ def test_a_tasks_own_numbers_win(project):
 
 def test_a_learning_rate_of_an_objective_concerns_its_training_alone(workplace, door):
     """What the stages depend on: train.json of that objective changes, and nothing else does."""
-    door("settings", task="pep8", output="settings")
+    door("settings", task="pep8", inputs="inputs", output="settings")
     before = {path: path.read_bytes() for path in (workplace / "settings").rglob("*.json")}
     rescale(workplace, train={"awr": {"learning_rate": 0.001}})
-    door("settings", task="pep8", output="settings")
+    door("settings", task="pep8", inputs="inputs", output="settings")
     changed = [path for path, written in before.items() if path.read_bytes() != written]
     assert changed == [workplace / "settings/awr/train.json"]
     assert read(changed[0], TrainSettings, "settings@pep8").learning_rate == 0.001
@@ -246,7 +246,7 @@ def test_a_variant_is_its_objective_with_numbers_of_its_own(workplace, door):
         raw = yaml.safe_load(path.read_text())
         raw["shards"]["every"] |= shards
         path.write_text(yaml.safe_dump(raw))
-        door("settings", task="pep8", output="settings")
+        door("settings", task="pep8", inputs="inputs", output="settings")
         return {file.relative_to(workplace): file.read_bytes() for file in (workplace / "settings").rglob("*.json")}
 
     before = settings({"awr": {"rewards": "rank", "beta": 2.0}, "awr-beta1": {"beta": 1.0}})
@@ -265,3 +265,20 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     path = tmp_path / "numbers.yaml"
     path.write_text("a: 1e-3\nb: 5_000\nc: 0o17\nd: yes\n")
     assert params.read_file(path) == load_yaml(str(path))
+
+
+@pytest.mark.parametrize(
+    "path", ["params.yaml", "conf/scale/quick.yaml", "conf/scale/small.yaml", "conf/scale/paper.yaml"]
+)
+def test_a_number_that_dvc_sets_changes_its_line_alone(path, tmp_path):
+    """`dvc exp run -S` writes the whole file anew: in Git it stands as DVC writes it (docs/dvc.md)."""
+    from dvc.utils.hydra import apply_overrides
+
+    key = "corpus_seed" if path == "params.yaml" else "train.every.heads"
+    before = (ROOT / path).read_text()
+    copy = tmp_path / Path(path).name
+    copy.write_text(before)
+    apply_overrides(str(copy), [f"{key}=7"])
+    after = copy.read_text()
+    lines = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert [line.split(":")[0].strip() for pair in lines for line in pair] == 2 * [key.split(".")[-1]]

@@ -74,7 +74,7 @@ def test_trials_are_trainings_like_any_other(place, door, capsys):
 
     everything = params.load()
     tried = lists(read(everything), everything, "pep8")
-    door("settings", task="pep8", output="settings")
+    door("settings", task="pep8", inputs="inputs", output="settings")
     inputs = {name: f"data/{name}/pep8" for name in ("tokens", "tokenizer")} | {"shards": "data/shards/pep8/awr"}
     outputs = {"settings": "settings/awr/train.json", "output": "model", "curve": "curve.csv"}
     door("train", task="pep8", objective="awr", seed=1000, **inputs, **outputs)

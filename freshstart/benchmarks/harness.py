@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -103,6 +104,14 @@ def by_item(items: pa.Table, control: str) -> dict[str, ByItem]:
             of = found.setdefault(f"tasks.{row['task']}.{row['metric']}", {})
             of[row["doc_id"]] = row["value"], row["weight"]
     return found
+
+
+def beside(settings: Settings) -> list[str]:
+    """Paths and other words with a slash in the task files that name one of the suites: among them their data."""
+    paths = sorted(Path(settings.include_path).rglob("*.y*ml")) if settings.include_path else []
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    own = [text for text in texts if set(settings.suites) & set(re.findall(r"[\w-]+", text))]
+    return [word for text in own for word in re.findall(r"[^\s,'\"{}\[\]]+", text) if "/" in word]
 
 
 def _loaded(settings: Settings) -> dict[str, dict[str, Any]]:
