@@ -2,7 +2,7 @@
 
     python -m stages.settings --task pep8 --output data/settings/pep8
 
-Writes corpus.json, scorer.json, reference.json, evaluate.json, <objective>/{shards,train,finetune}.json,
+Writes corpus.json, scorer.json, score.json, tokenizer.json, reference.json, evaluate.json, <objective>/{shards,train,finetune}.json,
 benchmarks/<name>.json and external/<name>.json. What DVC can not know (the code of kinds of corpora, scorers,
 objectives, measures, judges and benchmarks, which are found by name; which of a section's blocks concern which
 objective) stands in these files, so that a change reruns the stages that it concerns and no other.
@@ -14,6 +14,7 @@ from freshstart import benchmarks, evaluation, files, objectives, params, scorer
 from freshstart.doors import arguments, open_door
 from freshstart.imports import code_digest
 from freshstart.names import kind_of
+from freshstart.tokens import TokenizerSettings
 from freshstart.training import FinetuneSettings, TrainSettings
 
 
@@ -29,6 +30,8 @@ def main() -> None:
         modules = [f"freshstart.{package}.{kind}" for kind in kinds[room] if ":" not in kind]
         code = code_digest(*modules, below=f"freshstart/{package}/")
         files.write_json(output / f"{room}.json", {"kinds": kinds[room], "code_sha256": code})
+    for section, model in (("score", scorers.ScoreSettings), ("tokenizer", TokenizerSettings)):
+        files.write_json(output / f"{section}.json", {"settings": asdict(everything.model(model, section, task))})
     for name in everything.root.objectives:
         code = {"code_sha256": code_digest(f"freshstart.objectives.{kind_of(name)}", below="freshstart/objectives/")}
         shards = everything.model(objectives.load(name).settings, "shards", task, name)
