@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
 from urllib.request import Request, urlopen
 
 from freshstart import corpora, evaluation, files, params, scorers
@@ -56,7 +55,7 @@ def check() -> list[str]:
 
 
 def table(pattern: str, columns: Sequence[str]) -> None:
-    """Raises InputError where there is no file of a path, folder or pattern, or a first row lacks one of the columns."""
+    """Raises InputError where a path, folder or pattern means no file, or a first row lacks one of the columns."""
     matches = local.matching(pattern)
     if not matches:
         raise InputError(f"{pattern} holds no file")
@@ -162,9 +161,7 @@ def _model(name: str, revision: str | None, file: str = "config.json") -> None:
         if not Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
             HfApi().model_info(name, revision=revision, timeout=float(SECONDS))
     except Exception as error:  # the hub client raises many kinds, and refuses names that can be none of a model
-        raise InputError(
-            f"{name} is no folder here, and not to be had from the hub ({scorers.failure(error)})"
-        ) from None
+        raise InputError(f"{name} is no folder here, and the hub does not give it ({scorers.failure(error)})") from None
 
 
 def _released(variant: str) -> None:

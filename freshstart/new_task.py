@@ -1,7 +1,7 @@
 """A task of one's own, written into params.yaml and every scale file as DVC writes YAML: comments and order stay.
 
-It gets what every task must have, a corpus and a scorer, each as long as the other tasks' are at that scale; all else
-it takes from ``every``.
+It gets what every task must have: a corpus, as large as another task's at that scale, and a scorer. All else it takes
+from ``every``.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m stages.settings --task pep8 --output data/settings/pep8
 
 Writes corpus.json, scorer.json, score.json, tokenizer.json, reference.json, evaluate.json, benchmarks/<name>.json,
-external/<name>.json and <objective>/{shards,train,finetune}.json. What DVC can not know (the code of kinds of corpora, scorers,
-objectives, measures, judges and benchmarks, which are found by name; which of a section's blocks concern which
-objective) stands in these files, so that a change reruns the stages that it concerns and no other.
+external/<name>.json and <objective>/{shards,train,finetune}.json. What DVC can not know (the code of kinds of corpora,
+scorers, objectives, measures, judges and benchmarks, which are found by name; which of a section's blocks concern which
+objective or task) stands in these files, so that a change reruns the stages that it concerns and no other.
 """
 
 from dataclasses import asdict
