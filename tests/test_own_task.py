@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from dvc.utils.serialize import modify_yaml
 
-from freshstart import files, new_task, params
+from freshstart import files, new_task, params, scorers
 from freshstart.check import check
 from freshstart.errors import InputError
 
@@ -183,3 +183,8 @@ def test_sound_data_is_not_warned_of(project, door):
         raw["scorer"]["pii"] = classifier(project, 0.5)
         raw["shards"]["pii"] = {"good": {"quantile": 0.5}}
     assert [warned(door, task) for task in ("pep8", "pii", "toxicity")] == [[], [], []]
+
+
+def test_labels_that_mean_bad_may_be_numbers():
+    block = {"kind": "encoder", "segments": "sentences", "transformers": "1", "labelled": "rows.csv"}
+    assert scorers.settings(block | {"bad": [0, 1.5, True, "x"]}, "here").bad == ("0", "1.5", "True", "x")

@@ -27,12 +27,13 @@ BINS = 10
 class Settings(ScorerSettings):
     """``labelled`` is ``synthetic`` (the labelled sentences of the synthetic corpus, ``rows`` of them, a share
     ``noise`` with the wrong label) or a file, folder or pattern of jsonl, csv or parquet, where a row is bad whose
-    column ``label`` holds one of ``bad``. ``share_heldout`` of the rows measure the scorer and are not learned from."""
+    column ``label`` holds one of ``bad``, texts or numbers. ``share_heldout`` of the rows measure the scorer and are
+    not learned from."""
 
     labelled: str
     text: str = "text"
     label: str = "label"
-    bad: tuple[str, ...] = ("1",)
+    bad: tuple[bool | int | float | str, ...] = ("1",)
     rows: int = 8_000
     noise: float = 0.0
     seed: int = 0
@@ -43,6 +44,7 @@ class Settings(ScorerSettings):
             raise ValueError("share_heldout must be between 0 and 1, and noise from 0 to below 0.5")
         if self.rows < LEAST_ROWS:
             raise ValueError(f"rows must be at least {LEAST_ROWS}, found {self.rows}")
+        object.__setattr__(self, "bad", tuple(map(str, self.bad)))
 
 
 @dataclass(frozen=True)
