@@ -1,4 +1,5 @@
 # make repro   rebuild everything that is out of date, several stages at a time: data, models, reports/index.html
+# make env     the environment alone, which the others make too
 # make test    the tests (the environment is made first, where there is none)
 # make lint    style and formatting
 # make bench   the measurements under bench/, written to reports/bench/
@@ -13,11 +14,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test lint bench lock
+.PHONY: repro env test lint bench lock
 .DEFAULT_GOAL := repro
 
 repro: $(READY)
+	$(BIN)/python -m freshstart check
 	$(BIN)/python -m freshstart repro
+
+env: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile

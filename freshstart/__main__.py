@@ -1,5 +1,8 @@
-"""What is of use around the pipeline: rebuild it in parallel, score any text, ask a model, look after the score cache.
+"""What is of use around the pipeline: begin a task, check what is there, rebuild in parallel, score any text, ask a
+model, look after the score cache.
 
+python -m freshstart new-task shout --corpus raw/mail --reward rewards:Shouting  # a task of one's own
+python -m freshstart check                          # all that is missing or wrong, before anything runs
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
 python -m freshstart sample models/toxicity/conditional/0 "You are" --control good -n 5     # samples, with scores
@@ -11,10 +14,12 @@ python -m freshstart cache --seed data/scored/pep8  # take over a scored table, 
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from freshstart import files
 from freshstart.doors import open_door
+from freshstart.settings import listed
 
 GIB = 2**30
 
@@ -24,6 +29,14 @@ def main() -> None:
         prog="python -m freshstart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    task = commands.add_parser("new-task", help="write a task of one's own into params.yaml and the scale files")
+    task.add_argument("name", help="letters, digits, - and _")
+    task.add_argument("--corpus", required=True, help="file, folder or pattern of files with its text")
+    task.add_argument("--reward", required=True, help="module:Class, or a kind of scorer (docs/scoring.md)")
+    task.add_argument("--text", help="column with the text (default: text)")
+    task.add_argument("--source", help="column that says where a text is from (default: the file)")
+    task.add_argument("--labelled", help="rows for a reward that learns: columns text and label, 1 where bad")
+    commands.add_parser("check", help="list all that is missing or wrong, before anything runs")
     score = commands.add_parser("score", help="segments of texts with their scores and reasons")
     score.add_argument("--task", required=True, help="one of tasks in params.yaml")
     score.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
@@ -53,7 +66,16 @@ def main() -> None:
     )
     repro.add_argument("targets", nargs="*", help="stages, as for `dvc repro` (default: all)")
     arguments = parser.parse_args()
-    if arguments.command == "repro":
+    if arguments.command == "new-task":
+        from freshstart import new_task
+
+        columns = {name: value for name in ("text", "source") if (value := getattr(arguments, name)) is not None}
+        written = new_task.write(arguments.name, arguments.corpus, arguments.reward, columns, arguments.labelled)
+        print(f"{arguments.name} stands in {listed(written)}")
+        _check()
+    elif arguments.command == "check":
+        _check()
+    elif arguments.command == "repro":
         from freshstart import params
         from freshstart.running import rebuild
 
@@ -78,6 +100,15 @@ def main() -> None:
         print(documented(), end="")
     else:
         _cache(arguments.prune, arguments.seed)
+
+
+def _check() -> None:
+    from freshstart.check import check
+
+    if problems := check():
+        print(*problems, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    print("check: nothing is missing or wrong")
 
 
 def _cache(most_gib: float | None, seed: Path | None) -> None:

@@ -3,7 +3,8 @@
 ``params.yaml`` holds the few words that a person edits (scale, tasks, objectives, seeds); ``conf/scale/<scale>.yaml``
 holds the numbers, one section a stage. Below a section stand ``every`` (what all tasks share) and one block a task,
 whose keys win. In the sections ``shards``, ``train`` and ``finetune`` both may hold blocks by the name of an objective,
-which win in turn; those of a variant (``awr-beta1``) win over those of its objective (``awr``).
+which win in turn; those of a variant (``awr-beta1``) win over those of its objective (``awr``). A task must have blocks
+in ``corpus`` and ``scorer``; where it has none in another section, it takes what stands in ``every``.
 
 Models that were trained elsewhere stand in ``external`` by name, those in ``folders`` here apart from those on the
 ``hub``: DVC follows what is in a folder, while a model on the hub is pinned by its revision.
@@ -23,13 +24,14 @@ from freshstart import benchmarks
 from freshstart.benchmarks import BenchmarkSettings
 from freshstart.errors import InputError
 from freshstart.names import ARM, arm_name, checked, kind_of
-from freshstart.settings import build, kinds, known, listed, mapping
+from freshstart.settings import build, collected, kinds, known, listed, mapping, raise_all
 from freshstart.tokens import CONTROLS
 
 Model = TypeVar("Model")
 ROOT_FILE = Path("params.yaml")
 SCALE_FOLDER = Path("conf/scale")
 SECTIONS = ("corpus", "scorer", "score", "tokenizer", "shards", "train", "finetune", "evaluate")
+NEEDED = ("corpus", "scorer")  # where every task has a block
 BY_OBJECTIVE = ("shards", "train", "finetune")
 SHARED = "every"
 MOST_SEED = 2**32 - 1  # numpy's and torch's generators take no larger one in common
@@ -141,89 +143,141 @@ class Params:
         """How a message names a place in the scale file."""
         return f"{self.file}: {'.'.join((section, *keys))}"
 
-    def block(self, section: str, task: str, objective: str | None = None) -> dict[str, Any]:
-        """``every`` of a section with the task's own keys on top, then those of the objective in either."""
+    def layers(self, section: str, task: str, objective: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """``every`` of a section, the task's own keys, then those of the objective in either: where each stands, and
+        what. Later ones win."""
         blocks = self.sections[section]
-        if task not in blocks:
-            raise InputError(f"{self.where(section, task)} is missing; the section has {listed(blocks)}")
-        chosen = {name: mapping(blocks.get(name), self.where(section, name)) for name in (SHARED, task)}
+        if task not in blocks and section in NEEDED:
+            raise InputError(
+                f"{self.where(section, task)} is missing: write it, or let `python -m freshstart new-task {task}` do so"
+            )
+        chosen = [(self.where(section, name), blocks.get(name)) for name in (SHARED, task)]
+        read = [(where, mapping(block, where)) for where, block in chosen]
         nested = {*kinds("freshstart.objectives"), *self.root.objectives} if section in BY_OBJECTIVE else set()
-        merged = {key: value for block in chosen.values() for key, value in block.items() if key not in nested}
+        layers = [(where, {key: block[key] for key in block if key not in nested}) for where, block in read]
         for part in dict.fromkeys((kind_of(objective), objective)) if objective else ():
-            for name, block in chosen.items():
-                merged |= mapping(block.get(part), self.where(section, name, part))
-        return merged
+            layers += [(f"{where}.{part}", dict(mapping(block.get(part), f"{where}.{part}"))) for where, block in read]
+        return layers
+
+    def block(self, section: str, task: str) -> dict[str, Any]:
+        """``every`` of a section with the task's own keys on top."""
+        return {key: value for _, layer in self.layers(section, task) for key, value in layer.items()}
 
     def model(self, model: type[Model], section: str, task: str, objective: str | None = None) -> Model:
-        """The block of a section read into ``model``."""
-        keys = (task, objective) if objective else (task,)
-        return build(model, self.block(section, task, objective), self.where(section, *keys))
+        """The block of a section read into ``model``, with the keys of the objective on top."""
+        layers = self.layers(section, task, objective)
+        keys = {key: (value, where) for where, layer in layers for key, value in layer.items()}
+        places = {key: where for key, (_, where) in keys.items()}
+        where = self.where(section, task, *([objective] if objective else []))
+        return build(model, {key: value for key, (value, _) in keys.items()}, where, places)
 
 
 @lru_cache(maxsize=1)
 def load() -> Params:
     """Read and check ``params.yaml`` and its scale file, every section and every task of it."""
+    params = read()
+    raise_all(problems(params))
+    return params
+
+
+def read() -> Params:
+    """The same with no look at what stands in the sections."""
     root = build(Root, read_file(ROOT_FILE), str(ROOT_FILE))
     scales = sorted(path.stem for path in SCALE_FOLDER.glob("*.yaml"))
     known(root.scale, scales, "scale", str(SCALE_FOLDER))
     file = SCALE_FOLDER / f"{root.scale}.yaml"
     sections = read_file(file)
+    wrong: list[str] = []
     for name in sections:
-        known(name, SECTIONS, "section", str(file))
-    for name in SECTIONS:
-        if not isinstance(sections.get(name), Mapping):
-            raise InputError(f"{file}: the section {name} is missing")
-    params = Params(root, sections, file)
-    _check(params)
-    return params
+        with collected(wrong):
+            known(name, SECTIONS, "section", str(file))
+    raise_all(
+        [
+            *wrong,
+            *(
+                f"{file}: the section {name} is missing"
+                for name in SECTIONS
+                if not isinstance(sections.get(name), Mapping)
+            ),
+        ]
+    )
+    return Params(root, sections, file)
 
 
-def _check(params: Params) -> None:
-    """Build every model of every task once, so that a wrong word stops the first stage and not the last."""
-    from freshstart import corpora, evaluation, objectives, scorers, tokens, training
+def problems(params: Params) -> list[str]:
+    """All that is wrong with the words of both files: every model of every task is built once, so that a wrong word
+    stops the first stage and not the last."""
+    from freshstart import corpora, evaluation, scorers, tokens, training
 
-    _check_external(params.root)
-    for name in params.root.benchmarks:
-        for task in params.benchmark(name).tasks:
-            known(task, params.root.tasks, "task", f"{benchmarks.FILE}: {name}.tasks")
-    for name in params.root.finetuned:
-        known(name, params.root.objectives, "objective", f"finetuned in {ROOT_FILE}")
-    for task in params.root.tasks:
-        corpora.settings(params.block("corpus", task), params.where("corpus", task))
-        scorers.settings_and_judge(params.block("scorer", task), params.where("scorer", task))
-        params.model(scorers.ScoreSettings, "score", task)
-        params.model(tokens.TokenizerSettings, "tokenizer", task)
-        for objective in params.root.objectives:
-            where = params.where("shards", task, objective)
-            params.model(objectives.load(objective, where).settings, "shards", task, objective)
-            params.model(training.TrainSettings, "train", task, objective)
-            params.model(training.FinetuneSettings, "finetune", task, objective)
-        evaluation.check(params.model(evaluation.EvaluateSettings, "evaluate", task), params.where("evaluate", task))
-        snapshots = params.model(training.TrainSettings, "train", task, "mle").snapshots
-        for share in params.root.finetuned_from if params.root.finetuned else ():
-            if share not in snapshots:
-                raise InputError(
-                    f"{ROOT_FILE}: finetuned_from has {share}, but {params.where('train', task)}.snapshots has "
-                    f"{list(snapshots)}: add it there"
-                )
+    found: list[str] = []
+    root = params.root
+    _check_external(root, found)
+    for name in root.benchmarks:
+        with collected(found):
+            for task in params.benchmark(name).tasks:
+                known(task, root.tasks, "task", f"{benchmarks.FILE}: {name}.tasks")
+    for name in root.finetuned:
+        with collected(found):
+            known(name, root.objectives, "objective", f"finetuned in {ROOT_FILE}")
+    for task in root.tasks:
+        with collected(found):
+            corpora.settings(params.block("corpus", task), params.where("corpus", task))
+        with collected(found):
+            scorers.settings_and_judge(params.block("scorer", task), params.where("scorer", task))
+        with collected(found):
+            params.model(scorers.ScoreSettings, "score", task)
+        with collected(found):
+            params.model(tokens.TokenizerSettings, "tokenizer", task)
+        found += _of_objectives(params, task)
+        with collected(found):
+            asked = params.model(evaluation.EvaluateSettings, "evaluate", task)
+            evaluation.check(asked, params.where("evaluate", task))
+        if root.finetuned and not found:
+            snapshots = params.model(training.TrainSettings, "train", task, "mle").snapshots
+            found += [
+                f"{ROOT_FILE}: finetuned_from has {share}, but {params.where('train', task)}.snapshots has "
+                f"{list(snapshots)}: add it there"
+                for share in root.finetuned_from
+                if share not in snapshots
+            ]
+    return [*dict.fromkeys(found)]
 
 
-def _check_external(root: Root) -> None:
+def _of_objectives(params: Params, task: str) -> list[str]:
+    """What is wrong in the sections by objective; what all objectives lack is said once, of the task."""
+    from freshstart import objectives, training
+
+    found: dict[str, dict[str, str]] = {}
+    for objective in params.root.objectives:
+        lines: list[str] = []
+        with collected(lines):
+            settings = objectives.load(objective, params.where("shards", task, objective)).settings
+            params.model(settings, "shards", task, objective)
+        for section, model in (("train", training.TrainSettings), ("finetune", training.FinetuneSettings)):
+            with collected(lines):
+                params.model(model, section, task, objective)
+        found[objective] = {line.replace(f".{task}.{objective}", f".{task}"): line for line in lines}
+    shared = set.intersection(*map(set, found.values()))
+    return [of_task if of_task in shared else line for lines in found.values() for of_task, line in lines.items()]
+
+
+def _check_external(root: Root, found: list[str]) -> None:
     taken = {*kinds("freshstart.objectives"), *root.objectives}
     for group, models in (("folders", root.external.folders), ("hub", root.external.hub)):
         for name, model in models.items():
             where = f"{ROOT_FILE}: external.{group}.{name}"
-            known(model.task, root.tasks, "task", f"{where}.task")
+            with collected(found):
+                known(model.task, root.tasks, "task", f"{where}.task")
             if name in taken:
-                raise InputError(f"{where}: an objective or another model has that name: choose one of its own")
+                found.append(f"{where}: an objective or another model has that name: choose one of its own")
             taken.add(name)
             if (group == "hub") != (model.revision is not None):
                 needs = "needs a revision, the full hash of a commit" if group == "hub" else "has no revision"
-                raise InputError(f"{where}: a model in {group} {needs}")
+                found.append(f"{where}: a model in {group} {needs}")
             if (group == "folders") != Path(model.model).is_dir():
                 other = "no folder here: a model of the hub stands in external.hub"
                 other = other if group == "folders" else "a folder here: it stands in external.folders"
-                raise InputError(f"{where}.model: {model.model} is {other}")
+                found.append(f"{where}.model: {model.model} is {other}")
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ALONE = {"score"}  # stages that use every processor, and every GPU: one at a time, with GPUs nothing beside it
 EVALUATIONS = {"evaluate", "evaluate_finetuned", "evaluate_folder", "evaluate_hub"}
-LONG = {"train", "finetune", *EVALUATIONS}  # stages to begin first, while others wait for DVC
+FIRST = {"warnings", "train", "finetune", *EVALUATIONS}  # what a person should see early, and what takes long
 LOCK_SECONDS = 120.0
 WATCH_SECONDS = 5.0
 ADVICE = ("To track the changes with git", "Use `dvc push`")  # DVC's last words; once, at the end, is enough
@@ -160,7 +160,7 @@ def _hand_out(plan: Plan, slots: list[str | None], pool: ThreadPoolExecutor, run
     failed: dict[str, Ended] = {}
     watch = Watch(_lock_file(plan.repo))
     while running or not (failed or _is_chain(waiting, stale)):
-        first = sorted(waiting, key=lambda stage: _kind(stage) not in LONG)
+        first = sorted(waiting, key=lambda stage: _kind(stage) not in FIRST)
         for stage in [] if failed else first:
             busy = {job.stage for job in running.values()}
             held = not ALONE.isdisjoint(map(_kind, busy))

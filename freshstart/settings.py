@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,30 +22,60 @@ from freshstart.errors import InputError
 Model = TypeVar("Model")
 
 
-def build(model: type[Model], raw: Any, where: str) -> Model:
-    """Read a mapping that a person wrote into a dataclass; ``where`` (file and keys) opens every message."""
+def build(model: type[Model], raw: Any, where: str, places: Mapping[str, str] | None = None) -> Model:
+    """Read a mapping that a person wrote into a dataclass. InputError says all that is wrong with it, a line each.
+
+    ``where`` (file and keys) opens every message; ``places`` says where each key stands, if not there.
+    """
     from pydantic import ValidationError
 
     if not isinstance(raw, Mapping):
         raise InputError(f"{where} must be a mapping, found {raw!r}")
+    places = places or {}
     names = {field.name: field for field in fields(model)}  # type: ignore[arg-type]
+    problems: list[str] = []
     for key in raw:
-        known(str(key), names, "key", where)
+        with collected(problems):
+            known(str(key), names, "key", places.get(key, where))
     for name, field in names.items():
         if name not in raw and field.default is MISSING and field.default_factory is MISSING:
-            raise InputError(f"{where}.{name} is missing: it has no default")
+            problems.append(f"{where}.{name} is missing: it has no default")
     try:  # by way of JSON: its strict mode takes lists for tuples, but neither "1" nor true for 1
-        return _adapter(model).validate_json(json.dumps(dict(raw)), strict=True, extra="forbid")
+        built = _adapter(model).validate_json(json.dumps(dict(raw)), strict=True, extra="forbid")
     except TypeError as error:
-        raise InputError(f"{where}: {error}") from None
+        problems.append(f"{where}: {error}")
     except ValidationError as errors:
-        first = errors.errors()[0]
-        place = ".".join([where, *(str(step) for step in first["loc"])])
-        message = first["msg"].removeprefix("Value error, ").replace("Unexpected keyword argument", "unknown key")
-        found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
-        if first["type"] == "tuple_type":
-            message, found = "must be a list", f": write [{first['input']}]"
-        raise InputError(f"{place}: {message}{found}") from None
+        problems += [
+            _problem(error, places.get(next(iter(error["loc"]), ""), where))
+            for error in errors.errors()
+            if not error["loc"] or (error["loc"][0] in names and error["loc"][0] in raw)  # the others are said above
+        ]
+    raise_all(problems)
+    return built
+
+
+def _problem(error: Mapping[str, Any], where: str) -> str:
+    place = ".".join([where, *(str(step) for step in error["loc"])])
+    message = error["msg"].removeprefix("Value error, ").replace("Unexpected keyword argument", "unknown key")
+    found = "" if error["type"] == "value_error" else f", found {error['input']!r}"
+    if error["type"] == "tuple_type":
+        message, found = "must be a list", f": write [{error['input']}]"
+    return f"{place}: {message}{found}"
+
+
+@contextmanager
+def collected(problems: list[str]) -> Iterator[None]:
+    """Go on after an InputError, with its lines among the problems."""
+    try:
+        yield
+    except InputError as error:
+        problems += str(error).split("\n")
+
+
+def raise_all(problems: Iterable[str]) -> None:
+    """Raises InputError with the problems, a line each and each once, if there are any."""
+    if lines := dict.fromkeys(problems):
+        raise InputError("\n".join(lines))
 
 
 @lru_cache

@@ -2,8 +2,8 @@
 
     python -m stages.compare --metrics reports/metrics --samples reports/samples --curves reports/curves \\
         --scores reports/scores --corpora reports/corpus --scorers reports/scorer --heldout reports/heldout \\
-        --summary reports/summary.json --cells reports/cells.csv --curve-table reports/curves.csv \\
-        --histograms reports/histograms.csv --page reports/index.html
+        --warnings reports/warnings --summary reports/summary.json --cells reports/cells.csv \\
+        --curve-table reports/curves.csv --histograms reports/histograms.csv --page reports/index.html
 
 Reads scale, tasks, objectives, seeds and finetuned arms of params.yaml, and of the folders exactly the cells that these
 name.
@@ -23,6 +23,7 @@ def main() -> None:
         corpora="folder of the tasks' corpus reports",
         scorers="folder of the tasks' scorer reports",
         heldout="folder of the tasks' reports on held-out text",
+        warnings="folder of the warnings of the tasks' data",
         summary="file for the few numbers of `dvc exp show` (JSON)",
         cells="file for the metrics of every cell (CSV)",
         curve_table="file for all training curves (CSV)",
@@ -41,6 +42,9 @@ def main() -> None:
     tables.write_csv(paths.histograms, tables.histogram_rows(tasks))
     files.write_json(paths.summary, tables.summary(tasks))
     files.write_text(paths.page, html)
+    for task in tasks:
+        for warning in task.warnings:
+            print(f"warning: {task.name}: {warning}")
     cells = len(root.tasks) * len([*root.objectives, *root.arms]) * len(root.seeds)
     print(f"{cells} cells compared: {paths.page}, {len(html.encode()) / 1e6:.2f} MB")
 

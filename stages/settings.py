@@ -2,11 +2,11 @@
 
     python -m stages.settings --task pep8 --inputs data/inputs --output data/settings/pep8
 
-Writes corpus.json, scorer.json, tokenizer.json, reference.json, evaluate.json, external/<name>.json, for each objective
-shards.json, train.json and finetune.json, and benchmarks/<name>.json, all together in benchmarks.json. What DVC can
-not know (the code of kinds of corpora, scorers, objectives, measures, judges and benchmarks, which are found by name;
-which of a section's blocks concern which objective; the content of files from outside) stands in these files, so that a
-change reruns the stages that it concerns and no other.
+Writes corpus.json, scorer.json, score.json, tokenizer.json, reference.json, evaluate.json, external/<name>.json, for
+each objective shards.json, train.json and finetune.json, and benchmarks/<name>.json, all together in benchmarks.json.
+What DVC can not know (the code of kinds of corpora, scorers, objectives, measures, judges and benchmarks, which are found
+by name; which of a section's blocks concern which objective or task; the content of files from outside) stands in these
+files, so that a change reruns the stages that it concerns and no other.
 """
 
 from dataclasses import asdict
@@ -41,8 +41,9 @@ def main() -> None:
         files.write_json(
             output / f"{room}.json", {"kinds": kinds[room], "code_sha256": code, **read(room, *named[room])}
         )
-    tokenizer = everything.model(TokenizerSettings, "tokenizer", task)
-    files.write_json(output / "tokenizer.json", read("tokenizer", asdict(tokenizer)))
+    for section, model in (("score", scorers.ScoreSettings), ("tokenizer", TokenizerSettings)):
+        settings = asdict(everything.model(model, section, task))
+        files.write_json(output / f"{section}.json", {"settings": settings, **read(section, settings)})
     for name in everything.root.objectives:
         code = {"code_sha256": code_digest(f"freshstart.objectives.{kind_of(name)}", below="freshstart/objectives/")}
         shards = everything.model(objectives.load(name).settings, "shards", task, name)

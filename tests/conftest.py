@@ -46,6 +46,7 @@ tokenizer:
 shards:
   every:
     positions: 4_096
+    good: {quantile: 0.5}
     filtered: {quantile: 0.5, budget: repeat}
     conditional: {drop: 0.05}
     unlikelihood: {alpha: 1.0}

@@ -694,10 +694,11 @@ def test_metrics_are_those_of_their_definitions():
     assert [cell["count"] for cell in measured["calibration"]] == np.histogram(scores, np.arange(11) / 10)[0].tolist()
     for cell in measured["calibration"]:
         inside = (scores >= cell["begin"]) & ((scores < cell["end"]) | (cell["end"] == 1))
-        assert cell["predicted"] == pytest.approx(scores[inside].mean())
-        assert cell["observed"] == pytest.approx(labels[inside].mean())
-    assert learning.calibration(labels[:0], scores[:0])[4]["predicted"] is None
-    error = sum(cell["count"] * abs(cell["predicted"] - cell["observed"]) for cell in measured["calibration"]) / 300
+        assert cell["predicted"] == pytest.approx(np.average(scores[inside], weights=rows.weights[inside]))
+        assert cell["observed"] == pytest.approx(np.average(labels[inside], weights=rows.weights[inside]))
+    assert learning.calibration(labels[:0], scores[:0], scores[:0])[4]["predicted"] is None
+    assert rows.weights[labels == 0].sum() == pytest.approx(rows.weights[labels == 1].sum()) == pytest.approx(150)
+    error = sum(cell["weight"] * abs(cell["predicted"] - cell["observed"]) for cell in measured["calibration"]) / 300
     assert measured["heldout_calibration_error"] == pytest.approx(error)
 
 

@@ -71,8 +71,8 @@ def test_scale_files_have_equal_keys():
     scales = {scale: yaml.safe_load((ROOT / f"conf/scale/{scale}.yaml").read_text()) for scale in SCALES}
     for scale, raw in scales.items():
         assert list(raw) == list(params.SECTIONS), scale
-        for section in params.SECTIONS:
-            assert set(raw[section]) == set(scales["quick"][section]), (scale, section)
+        for section in params.NEEDED:
+            assert set(raw[section]) - {"every"} == set(scales["quick"][section]) - {"every"}, (scale, section)
     every = {scale: keys({s: {"every": raw[s].get("every") or {}} for s in raw}) for scale, raw in scales.items()}
     assert every["small"] == every["paper"] == every["quick"]
 
@@ -156,14 +156,14 @@ def test_the_papers_checkpoints_need_a_commit_each_and_nothing_else():
 
 SCALE_CASES = [
     ("trian", {}, "tests.yaml: unknown section 'trian'; did you mean train?"),
-    ("train.every.layer", 3, "train.pep8.mle: unknown key 'layer'; did you mean layers?"),
-    ("train.every.layers", "2", "train.pep8.mle.layers: Input should be a valid integer, found '2'"),
-    ("train.every.layers", True, "train.pep8.mle.layers: Input should be a valid integer, found True"),
-    ("train.every.learning_rate", float("nan"), "train.pep8.mle.learning_rate: Input should be a finite"),
-    ("shards.every.rwr.beta", float("inf"), "shards.pep8.rwr.beta: Input should be a finite number, found inf"),
+    ("train.every.layer", 3, "tests.yaml: train.every: unknown key 'layer'; did you mean layers?"),
+    ("train.every.layers", "2", "train.every.layers: Input should be a valid integer, found '2'"),
+    ("train.every.layers", True, "train.every.layers: Input should be a valid integer, found True"),
+    ("train.every.learning_rate", float("nan"), "train.every.learning_rate: Input should be a finite"),
+    ("shards.every.rwr.beta", float("inf"), "shards.every.rwr.beta: Input should be a finite number, found inf"),
     ("train.every.awr", {"layers": 0}, "train.pep8.awr: layers must be at least 1, found 0"),
     ("train.every.heads", 5, "width (32) must be a multiple of heads (5)"),
-    ("train.every.optimizer", "sgd", "train.pep8.mle.optimizer: Input should be 'adamw' or 'muon'"),
+    ("train.every.optimizer", "sgd", "train.every.optimizer: Input should be 'adamw' or 'muon'"),
     ("train.pii", [], "train.pii must be a mapping"),
     ("corpus.pep8.kind", "locl", "corpus.pep8: unknown kind 'locl'; did you mean local?"),
     ("corpus.pep8.train_characters", 0, "train_characters must be at least 1, found 0"),
@@ -172,7 +172,7 @@ SCALE_CASES = [
     ("tokenizer.every", {}, "tokenizer.pep8: give either vocabulary (train one) or name (use one)"),
     ("tokenizer.every.vocabulary", 100, "vocabulary must be at least 259, found 100"),
     ("tokenizer.every.controls", {"good": "x", "bad": "x"}, "begin with good and bad, each with a string of its own"),
-    ("shards.every.awr.betta", 1, "shards.pep8.awr: unknown key 'betta'; did you mean beta?"),
+    ("shards.every.awr.betta", 1, "shards.every.awr: unknown key 'betta'; did you mean beta?"),
     ("shards.every.conditionl", {}, "unknown key 'conditionl'"),
     ("shards.every.rwr.beta", 0, "beta and most must be above 0"),
     ("shards.pep8.good", {}, "good needs either score or quantile"),
@@ -191,6 +191,38 @@ def test_wrong_words_in_the_scale_file(project, place, value, message):
 
     with pytest.raises(InputError, match=re.escape(message)):
         project(scale=change)
+
+
+def test_all_that_is_wrong_is_said_at_once_and_where_it_stands(project):
+    def change(raw):
+        raw["train"]["every"] |= {"layer": 3, "heads": "2"}
+        raw["train"]["pii"] = {"awr": {"batch": 8}}
+        del raw["shards"]["pep8"], raw["shards"]["every"]["good"]
+        raw["scorer"]["toxicity"] |= {"rows": "many", "noize": 0.1}
+        del raw["corpus"]["pii"]
+
+    with pytest.raises(InputError) as refused:
+        project(scale=change)
+    lines = str(refused.value).replace("conf/scale/tests.yaml: ", "").split("\n")
+    assert sorted(line.split(";")[0] for line in lines) == [
+        "corpus.pii is missing: write it, or let `python -m freshstart new-task pii` do so",
+        "scorer.toxicity.rows: Input should be a valid integer, found 'many'",
+        "scorer.toxicity: unknown key 'noize'",
+        "shards.pep8.good is missing: it has no default",
+        "train.every.heads: Input should be a valid integer, found '2'",
+        "train.every: unknown key 'layer'",
+        "train.pii.awr: unknown key 'batch'",
+    ]
+
+
+def test_a_task_needs_no_more_than_a_corpus_and_a_scorer(project):
+    def change(raw):
+        for section in set(params.SECTIONS) - set(params.NEEDED):
+            raw[section] = {"every": raw[section]["every"]}
+
+    loaded = project(scale=change)
+    awr = loaded.model(objectives.load("awr").settings, "shards", "pii", "awr")
+    assert (awr.good.quantile, awr.beta) == (0.5, 1)
 
 
 def test_missing_section_and_missing_file(project, tmp_path, monkeypatch):

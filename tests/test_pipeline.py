@@ -330,7 +330,7 @@ def test_a_new_measure_and_a_new_judge_are_one_file_and_one_name_each(tmp_path):
     named = f"  toxicity: {{measures: [{', '.join([*evaluation.ALL, 'length'])}], judges: [lexicon, loud]}}\n"
     head, _, tail = scale.read_text().rpartition("  toxicity: {}\n")
     scale.write_text(head + named + tail)
-    stages = {"settings@toxicity", "heldout@toxicity", "evaluate@toxicity-mle-0", "compare"}
+    stages = {"settings@toxicity", "settings@pii", "heldout@toxicity", "evaluate@toxicity-mle-0", "compare"}
     assert ran(dvc(folder, "repro")) == stages
     header = (folder / "reports/cells.csv").read_text().splitlines()[0].split(",")
     assert "length" in header
@@ -388,9 +388,6 @@ def test_a_new_scorer_is_one_file_and_one_name(repro):
     raw = yaml.safe_load((folder / "conf/scale/tests.yaml").read_text())
     raw["corpus"]["shouting"] = raw["corpus"]["toxicity"]
     raw["scorer"]["shouting"] = {"kind": "shouting", "segments": "sentences"}
-    raw["shards"]["shouting"] = {"good": {"quantile": 0.5}}
-    for section in ("score", "tokenizer", "train", "finetune", "evaluate"):
-        raw[section]["shouting"] = {}
     (folder / "conf/scale/tests.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     root = yaml.safe_load((folder / "params.yaml").read_text())
     root |= {"tasks": ["toxicity", "shouting"], "objectives": ["mle"], "seeds": [0]}

@@ -30,7 +30,7 @@ from freshstart.settings import kinds
 
 TASKS = ("pep8", "pii", "toxicity")
 OBJECTIVES = ("mle", "conditional", "awr")
-INPUTS = {name: f"reports/{name}" for name in ("metrics", "samples", "curves", "scores", "heldout")}
+INPUTS = {name: f"reports/{name}" for name in ("metrics", "samples", "curves", "scores", "heldout", "warnings")}
 INPUTS |= {"corpora": "reports/corpus", "scorers": "reports/scorer"}
 OUTPUTS = {"cells": "reports/cells.csv", "curve_table": "reports/curves.csv", "histograms": "reports/histograms.csv"}
 OUTPUTS |= {"summary": "reports/summary.json", "page": "reports/index.html"}
@@ -145,6 +145,7 @@ def write_reports(folder, seeds=(0,)):
         files.write_json(reports / f"scores/{task}.json", {"train": score, "heldout": score})
         real = {"all": estimate(0.2), "good_half": estimate(0.05)}
         files.write_json(reports / f"heldout/{task}.json", {"misalignment": real, "judges": {}})
+        files.write_json(reports / f"warnings/{task}.json", {"warnings": []})
         for cell, objective, seed in cells_of(task, seeds):
             files.write_json(reports / f"metrics/{cell}.json", metrics(task, objective, seed))
             files.write_table(reports / f"samples/{cell}.parquet", samples(task, controls(objective)))
@@ -277,7 +278,18 @@ def test_summary_holds_means_to_four_digits(compared):
     assert summary["pii"] == {
         "misalignment": {"mle": 0.3, "conditional": 0.1, "awr": 0.29},
         "bits_per_byte": {"mle": 2.3, "conditional": 2.1, "awr": 2.29},
+        "warnings": 0,
     }
+
+
+def test_warnings_of_the_data_stand_on_the_page_in_the_metrics_and_in_the_console(page, tmp_path, monkeypatch, capsys):
+    write_reports(tmp_path)
+    add(tmp_path, "warnings/pii", warnings=["0.10% of the segments are <good>."])
+    html = compare(tmp_path, monkeypatch)
+    assert html.count("0.10% of the segments are &lt;good&gt;.") == html.count("Mind the data") == 1
+    assert "warning: pii: 0.10% of the segments are <good>.\n" in capsys.readouterr().out
+    assert [summary_of(tmp_path)[task]["warnings"] for task in TASKS] == [task == "pii" for task in TASKS]
+    assert "Mind the data" not in page
 
 
 def test_cells_have_a_row_for_each_control(compared):

@@ -215,8 +215,8 @@ def test_classifier_is_a_function_of_its_rows_alone(tmp_path, monkeypatch):
     shuffled = random.Random(0).sample(rows, len(rows))
     fit = LogisticRegression.fit
 
-    def nearly(model, *arguments):
-        fit(model, *arguments)
+    def nearly(model, *arguments, **options):
+        fit(model, *arguments, **options)
         model.coef_ *= 1 + 1e-9 * np.random.default_rng(0).standard_normal(model.coef_.shape)
         model.intercept_ *= 1 + 1e-9
         return model
@@ -232,6 +232,26 @@ def test_classifier_is_a_function_of_its_rows_alone(tmp_path, monkeypatch):
         digests = {path.name: files.sha256(path) for path in (tmp_path / name).iterdir()}
         made.append((digests, metrics, scorer.score_texts([text for text, _ in rows])))
     assert made[1:] == made[:1] * 3
+
+
+def test_classifier_is_balanced_and_calibrated_whatever_the_share_of_bad_rows(tmp_path):
+    from freshstart.corpora import synthetic
+
+    rows = list(synthetic.labelled(3_000, 0.0, 0))
+    fine = [row for row in rows if not row[1]][:300]
+    metrics, scorer = learned(tmp_path, [row for row in rows if row[1]] + fine, label="rude")
+    assert metrics["share_bad"] > 0.8
+    assert metrics["heldout_calibration_error"] < 0.08
+    assert scorer.score_texts(["Thank you for the help."])[0] < 0.3
+    text = "You are a blockhead."
+    assert {finding.kind for finding in scorer.score([(text, [len(text)])])[0].findings} == {"rude"}
+
+
+@pytest.mark.parametrize(("bad", "reason"), [(("spam",), "spam"), ((1,), "rude"), ((True,), "rude"), ((0, 1), "rude")])
+def test_a_reason_has_the_name_of_its_label(bad, reason):
+    settings = classifier.Settings(kind="classifier", segments="sentences", labelled="rows", label="rude", bad=bad)
+    assert settings.reason == reason
+    assert settings.scikit_learn == "1.9.1"
 
 
 def test_classifier_gives_words_as_reasons(tmp_path):

@@ -99,9 +99,10 @@ class Series:
 class Task:
     """All cells of a task, by objective, with what is known of its corpus, scorer, scores and held-out text.
 
-    ``arms`` are the cells of its finetuned arms, by name, ``external`` those of models that were trained elsewhere.
-    ``replayed`` holds, by benchmark, what each seed's replay of attacks found, where attacks there were.
-    Figures show the objectives, tables the arms and then the external models below them.
+    ``warnings`` say what of its data leaves models little to learn. ``arms`` are the cells of its finetuned arms, by
+    name, ``external`` those of models that were trained elsewhere. ``replayed`` holds, by benchmark, what each seed's
+    replay of attacks found, where attacks there were. Figures show the objectives, tables the arms and then the
+    external models below them.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Task:
     scorer: dict[str, Any]
     scores: dict[str, Any]
     real: dict[str, Any]
+    warnings: list[str]
     cells: dict[str, tuple[Cell, ...]]
     arms: dict[str, tuple[Cell, ...]]
     external: dict[str, tuple[Cell, ...]]
@@ -202,7 +204,8 @@ class Task:
 def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
     """Read the cells that ``params.yaml`` names; a missing file is an ``InputError`` that names the stage to run.
 
-    ``folders`` of the reports: ``metrics``, ``samples``, ``curves``, ``scores``, ``corpora``, ``scorers``, ``heldout``.
+    ``folders`` of the reports: ``metrics``, ``samples``, ``curves``, ``scores``, ``corpora``, ``scorers``, ``heldout``,
+    ``warnings``.
     """
 
     def cells(task: str, names: Sequence[str]) -> dict[str, tuple[Cell, ...]]:
@@ -232,6 +235,7 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
             _scorer(folders["scorers"] / f"{task}.json", task),
             files.read_json(folders["scores"] / f"{task}.json", f"score@{task}"),
             _real(folders["heldout"] / f"{task}.json", f"heldout@{task}"),
+            files.read_json(folders["warnings"] / f"{task}.json", f"warnings@{task}")["warnings"],
             benchmarked(task, cells(task, root.objectives)),
             benchmarked(task, cells(task, root.arms)),
             benchmarked(task, external(task)),

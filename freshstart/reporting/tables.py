@@ -18,11 +18,13 @@ Row = Mapping[str, Any]
 
 
 def summary(tasks: Sequence[Task]) -> dict[str, Any]:
-    """Misalignment and bits per byte of every objective and arm, means over seeds; null without a scored sample."""
+    """Misalignment and bits per byte of every objective and arm, means over seeds; null without a scored sample. How
+    many warnings there are of the task's data."""
     return {
         task.name: {
             "misalignment": {name: _short(task.misalignment(name)) for name in task.every},
             "bits_per_byte": {name: _short(task.estimate(name, *BITS)) for name in task.every},
+            "warnings": len(task.warnings),
         }
         for task in tasks
     }

@@ -2,11 +2,11 @@
 
 ``start`` is a folder or hub id of any encoder with a classification head in transformers, or ``scratch``: a small BERT
 from random weights, with a lower-casing byte-level BPE of its own, learned on the same rows. One output with a
-sigmoid, binary cross-entropy, AdamW (Loshchilov and Hutter 2019) without decay on biases and norms, a linear warm-up
-and decay, gradients clipped to norm 1, rows of like length in a batch. Training reads the first ``length`` tokens of a
-text; scoring reads longer ones in windows (``freshstart.scorers.neural``). The same rows in any order, settings, thread
-count and type of processor give the same weights, written in the hub's format (``AutoModelForSequenceClassification``
-and ``kind: hf_classifier`` load them).
+sigmoid, binary cross-entropy in which both labels weigh the same, AdamW (Loshchilov and Hutter 2019) without decay on
+biases and norms, a linear warm-up and decay, gradients clipped to norm 1, rows of like length in a batch. Training
+reads the first ``length`` tokens of a text; scoring reads longer ones in windows (``freshstart.scorers.neural``). The
+same rows in any order, settings, thread count and type of processor give the same weights, in the hub's format
+(``AutoModelForSequenceClassification`` and ``kind: hf_classifier`` load them).
 Cost: ``scratch`` at its defaults learns 20,800 tweets and comments in 100 seconds on one core and scores 50,000 tokens
 a second; a BERT-base needs a GPU to learn.
 """
@@ -68,7 +68,7 @@ class Settings(learning.Settings):
 
 
 class Encoder(neural.NeuralScorer):
-    version = "2"  # 1: learned from the rows in the order of their file
+    version = "3"  # 1: learned from the rows in the order of their file; 2: labels not balanced
 
     def __init__(self, folder: Path, settings: Settings):
         pinned(transformers=settings.transformers)
@@ -159,7 +159,8 @@ def train(settings: Settings, model: PreTrainedModel, tokenizer: PreTrainedToken
         for numbers in batches([len(text) for text in ids], settings):
             batch = tokenizer.pad({"input_ids": [ids[n] for n in numbers]}, pad_to_multiple_of=8, return_tensors="pt")
             labels = torch.tensor(rows.labels[numbers], dtype=torch.float32, device=device)
-            loss = binary_cross_entropy_with_logits(model(**batch.to(device)).logits[:, 0], labels)
+            weights = torch.tensor(rows.weights[numbers], dtype=torch.float32, device=device)
+            loss = binary_cross_entropy_with_logits(model(**batch.to(device)).logits[:, 0], labels, weights)
             if not math.isfinite(loss.item()):
                 raise InputError(
                     f"the loss is {loss.item()} at step {progress.done}: lower scorer.<task>.learning_rate"

@@ -5,6 +5,9 @@ of bad texts among the highest scored ones, down to each bad text. ``calibration
 bins of the score, read as a probability: in each, ``predicted`` is the mean score, ``observed`` the share that is bad.
 ``heldout_calibration_error`` is their mean distance over the texts (expected calibration error: Naeini, Cooper and
 Hauskrecht 2015; Guo et al. 2017, arXiv 1706.04599, equation 3).
+
+Both labels weigh the same, however many rows have them: a score of a half is what a text has that is as likely among
+the bad ones as among the others, and not what the rows happen to be on the mean. The bins are weighted in the same way.
 """
 
 from __future__ import annotations
@@ -27,12 +30,13 @@ BINS = 10
 class Settings(ScorerSettings):
     """``labelled`` is ``synthetic`` (the labelled sentences of the synthetic corpus, ``rows`` of them, a share
     ``noise`` with the wrong label) or a file, folder or pattern of jsonl, csv or parquet, where a row is bad whose
-    column ``label`` holds one of ``bad``. ``share_heldout`` of the rows measure the scorer and are not learned from."""
+    column ``label`` holds one of ``bad``, texts or numbers. ``share_heldout`` of the rows measure the scorer and are
+    not learned from."""
 
     labelled: str
     text: str = "text"
     label: str = "label"
-    bad: tuple[str, ...] = ("1",)
+    bad: tuple[bool | int | float | str, ...] = ("1",)
     rows: int = 8_000
     noise: float = 0.0
     seed: int = 0
@@ -43,6 +47,15 @@ class Settings(ScorerSettings):
             raise ValueError("share_heldout must be between 0 and 1, and noise from 0 to below 0.5")
         if self.rows < LEAST_ROWS:
             raise ValueError(f"rows must be at least {LEAST_ROWS}, found {self.rows}")
+        object.__setattr__(self, "bad", tuple(map(str, self.bad)))
+
+    @property
+    def reason(self) -> str:
+        """What a reason is called: the one label that means bad, if it is a word, else the column of the labels."""
+        if self.labelled == "synthetic":
+            return "toxic"
+        is_word = len(self.bad) == 1 and self.bad[0].isalpha() and self.bad[0].lower() != "true"
+        return self.bad[0] if is_word else self.label
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,11 @@ class Rows:
 
     texts: list[str]
     labels: np.ndarray
+
+    @property
+    def weights(self) -> np.ndarray:
+        """What each row weighs, on the mean 1: the rows of either label weigh half of all together."""
+        return (len(self.labels) / (2 * np.bincount(self.labels, minlength=2)))[self.labels]
 
 
 def divide(labelled: Iterable[tuple[str, int]], settings: Settings) -> tuple[Rows, Rows]:
@@ -79,8 +97,8 @@ def metrics(learned: Rows, heldout: Rows, scores: Sequence[float]) -> dict[str, 
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     labels, values = heldout.labels, np.asarray(scores, dtype=np.float64)
-    bins = calibration(labels, values)
-    distances = [cell["count"] * abs(cell["predicted"] - cell["observed"]) for cell in bins if cell["count"]]
+    bins = calibration(labels, values, heldout.weights)
+    distances = [cell["weight"] * abs(cell["predicted"] - cell["observed"]) for cell in bins if cell["count"]]
     return {
         "rows": {"learned": len(learned.texts), "heldout": len(heldout.texts)},
         "share_bad": float(np.concatenate([learned.labels, labels]).mean()),
@@ -92,17 +110,20 @@ def metrics(learned: Rows, heldout: Rows, scores: Sequence[float]) -> dict[str, 
     }
 
 
-def calibration(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
-    """Ten bins of the score, from ``begin`` on; a bin without texts has None for both shares."""
+def calibration(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> list[dict[str, Any]]:
+    """Ten bins of the score, from ``begin`` on, with the weight of their texts; a bin without texts has None for both
+    shares."""
     places = np.minimum((scores * BINS).astype(int), BINS - 1)
-    sums = (np.bincount(places, weights, BINS).tolist() for weights in (np.ones(len(scores)), scores, labels))
+    summed = (np.ones(len(scores)), weights, weights * scores, weights * labels)
+    sums = (np.bincount(places, values, BINS).tolist() for values in summed)
     return [
         {
             "begin": number / BINS,
             "end": (number + 1) / BINS,
-            "predicted": predicted / count if count else None,
-            "observed": observed / count if count else None,
+            "predicted": predicted / weight if count else None,
+            "observed": observed / weight if count else None,
+            "weight": weight,
             "count": int(count),
         }
-        for number, (count, predicted, observed) in enumerate(zip(*sums, strict=True))
+        for number, (count, weight, predicted, observed) in enumerate(zip(*sums, strict=True))
     ]
