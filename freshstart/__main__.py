@@ -7,6 +7,7 @@ python -m freshstart score --task pep8 some/file.py some/folder -      # - reads
 python -m freshstart sample models/toxicity/conditional/0 "You are" --control good -n 5     # samples, with scores
 python -m freshstart sweep pep8 awr mle             # equal trials of objectives' own numbers, and their ablations
 python -m freshstart metrics                        # what each metric means, as a table in Markdown
+python -m freshstart settings                       # what can be set: keys, types, defaults, meanings, in Markdown
 python -m freshstart cache                          # what the cache of scores holds
 python -m freshstart cache --prune 10               # at most 10 GiB, the least recently used go first
 python -m freshstart cache --seed data/scored/pep8  # take over a scored table, such as one that was pulled
@@ -53,6 +54,7 @@ def main() -> None:
     sweep.add_argument("task", help="one of tasks in params.yaml")
     sweep.add_argument("objectives", nargs="*", help="whose trials to run (default: all)")
     commands.add_parser("metrics", help="what each metric means")
+    commands.add_parser("settings", help="what each setting means, with its type, default and value at each scale")
     cache = commands.add_parser("cache", help="the cache of scores: show, prune or seed it")
     cache.add_argument("--prune", type=float, metavar="GIB", help="keep at most so many GiB")
     cache.add_argument("--seed", type=Path, metavar="FOLDER", help="keep the results of a folder of scored parts")
@@ -85,6 +87,10 @@ def main() -> None:
         from freshstart.evaluation.metrics import documented
 
         print(documented(), end="")
+    elif arguments.command == "settings":
+        from freshstart import manual
+
+        print(manual.documented(), end="")
     else:
         _cache(arguments.prune, arguments.seed)
 

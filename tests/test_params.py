@@ -1,6 +1,9 @@
 """Parameters: what is not known is refused, with where it stands and the nearest known word."""
 
+import importlib
 import re
+import tomllib
+from inspect import get_annotations
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import yaml
 from conftest import ROOT
 from test_training import rescale
 
-from freshstart import objectives, params
+from freshstart import manual, objectives, params
 from freshstart.errors import InputError
 from freshstart.settings import build, read
 from freshstart.training import TrainSettings
@@ -257,6 +260,20 @@ def test_a_variant_is_its_objective_with_numbers_of_its_own(workplace, door):
     assert [str(name) for name in before if before[name] != after[name]] == ["settings/awr-beta1/shards.json"]
     with pytest.raises(InputError, match="unknown objective 'awrr'; did you mean awr"):
         objectives.load("awrr-beta1")
+
+
+def test_the_docs_list_every_setting_and_its_meaning(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert manual.documented() == (ROOT / "docs/settings.md").read_text(), (
+        "run `python -m freshstart settings > docs/settings.md`"
+    )
+    meant = {(place, name) for place, names in tomllib.loads(manual.MEANINGS.read_text()).items() for name in names}
+    for place, name in meant:
+        room, _, model = place.rpartition(".")
+        assert name in get_annotations(getattr(importlib.import_module(f"freshstart.{room}"), model)), (place, name)
+    monkeypatch.setattr(manual, "_meanings", lambda: {})
+    with pytest.raises(InputError, match=r'does not say what layers means: .* \["training.TrainSettings"\]'):
+        manual.meaning(TrainSettings, "layers")
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
