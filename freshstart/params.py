@@ -93,7 +93,7 @@ class Root:
         outside = (*self.external.folders, *self.external.hub, *self.benchmarks)
         for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned, *outside):
             if ARM in checked(name):
-                raise ValueError(f"{ARM!r} stands in the names of finetuned arms alone, found {name!r}")
+                raise ValueError(f"{ARM!r} is reserved for the names of finetuned arms, found {name!r}")
         if not all(0 <= seed <= MOST_SEED for seed in (self.corpus_seed, *self.seeds)):
             raise ValueError(f"seeds and corpus_seed must be from 0 to {MOST_SEED:,}")
         if "mle" not in self.objectives:
@@ -210,8 +210,8 @@ def _check_external(root: Root) -> None:
                 needs = "needs a revision, the full hash of a commit" if group == "hub" else "has no revision"
                 raise InputError(f"{where}: a model in {group} {needs}")
             if (group == "folders") != Path(model.model).is_dir():
-                other = "no folder here: a model of the hub stands in external.hub"
-                other = other if group == "folders" else "a folder here: it stands in external.folders"
+                other = "not a folder here: list a model of the hub under external.hub"
+                other = other if group == "folders" else "a folder here: list it under external.folders"
                 raise InputError(f"{where}.model: {model.model} is {other}")
 
 

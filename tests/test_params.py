@@ -92,7 +92,7 @@ CASES = [
     ("[pep8, pii", "['pep8; touch x', pii", "a name is letters, digits, - and _, found 'pep8; touch x'"),
     ("[mle, filtered", "[mle, ../filtered", "a name is letters, digits, - and _, found '../filtered'"),
     ("[mle, filtered", "[mle, mle-from-0.5", "a name is letters, digits, - and _, found 'mle-from-0.5'"),
-    ("[mle, filtered", "[mle, mle-from-mle", "'-from-' stands in the names of finetuned arms alone"),
+    ("[mle, filtered", "[mle, mle-from-mle", "'-from-' is reserved for the names of finetuned arms"),
     ("seeds: [0]", "seeds: 0", "params.yaml.seeds: must be a list: write [0]"),
     ("seeds: [0]", "sedes: [0]", "params.yaml: unknown key 'sedes'; did you mean seeds?"),
     ("[mle, filtered", "[filtered", "objectives must hold mle"),
@@ -119,11 +119,11 @@ CASES += [
             {"task": "pep9", "model": "raw"},
             "folders.theirs.task: unknown task 'pep9'; did you mean",
         ),
-        ("folders", "theirs", {"model": "gone"}, "external.folders.theirs.model: gone is no folder here: a model of"),
+        ("folders", "theirs", {"model": "gone"}, "theirs.model: gone is not a folder here: list a model of"),
         ("folders", "theirs", {"model": "raw", "revision": COMMIT}, "a model in folders has no revision"),
         ("folders", "awr", {"model": "raw"}, "folders.awr: an objective or another model has that name"),
         ("folders", "a;b", {"model": "raw"}, "a name is letters, digits, - and _, found 'a;b'"),
-        ("folders", "mle-from-0", {"model": "raw"}, "'-from-' stands in the names of finetuned arms alone"),
+        ("folders", "mle-from-0", {"model": "raw"}, "'-from-' is reserved for the names of finetuned arms"),
         (
             "folders",
             "theirs",
@@ -135,7 +135,7 @@ CASES += [
         ("folders", "theirs", {"modle": "raw"}, "params.yaml.external.folders.theirs"),
         ("hub", "theirs", {"model": "them/theirs"}, "a model in hub needs a revision, the full hash of a commit"),
         ("hub", "theirs", {"model": "them/theirs", "revision": "main"}, "revision must be the full hash of a commit"),
-        ("hub", "theirs", {"model": "raw", "revision": COMMIT}, "raw is a folder here: it stands in external.folders"),
+        ("hub", "theirs", {"model": "raw", "revision": COMMIT}, "raw is a folder here: list it under external.folders"),
     )
 ]
 
