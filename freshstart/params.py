@@ -97,7 +97,7 @@ class Root:
         outside = (*self.external.folders, *self.external.hub, *self.benchmarks)
         for name in (self.scale, *self.tasks, *self.objectives, *self.finetuned, *outside):
             if ARM in checked(name):
-                raise ValueError(f"{ARM!r} stands in the names of finetuned arms alone, found {name!r}")
+                raise ValueError(f"{ARM!r} is reserved for the names of finetuned arms, found {name!r}")
         for name, path in self.inputs.items():
             if Path.cwd().is_relative_to(os.path.abspath(path)):
                 raise ValueError(
@@ -275,8 +275,8 @@ def _check_external(root: Root, found: list[str]) -> None:
                 needs = "needs a revision, the full hash of a commit" if group == "hub" else "has no revision"
                 found.append(f"{where}: a model in {group} {needs}")
             if (group == "folders") != Path(model.model).is_dir():
-                other = "no folder here: a model of the hub stands in external.hub"
-                other = other if group == "folders" else "a folder here: it stands in external.folders"
+                other = "not a folder here: list a model of the hub under external.hub"
+                other = other if group == "folders" else "a folder here: list it under external.folders"
                 found.append(f"{where}.model: {model.model} is {other}")
 
 

@@ -1,4 +1,4 @@
-"""How long work shows that it is alive: a bar on a terminal that has tqdm, else a line every few seconds."""
+"""How long work shows that it is alive: a bar on a terminal that has tqdm; else lines, and a total at the end."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Progress:
     def __exit__(self, *failure: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif time.monotonic() - self._start > LOG_EVERY_SECONDS:
-            self._log()
+        elif (seconds := time.monotonic() - self._start) > LOG_EVERY_SECONDS:
+            self._log(f" in {seconds:,.0f} s")
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self.done += amount
@@ -41,17 +41,16 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(amount)
-        elif time.monotonic() - self._logged > LOG_EVERY_SECONDS:
-            self._log()
+        elif self.done != self.total and (seconds := time.monotonic() - self._logged) > LOG_EVERY_SECONDS:
+            self._log(f", {(self.done - self._done_logged) / max(seconds, 1e-9):,.1f}/s")
+            self._logged, self._done_logged = time.monotonic(), self.done
 
-    def _log(self) -> None:
+    def _log(self, pace: str) -> None:
         if not self.shown:
             return
-        rate = (self.done - self._done_logged) / max(time.monotonic() - self._logged, 1e-9)
-        self._logged, self._done_logged = time.monotonic(), self.done
         of = f"/{self.total:,}" if self.total is not None else ""
         note = f", {self.note}" if self.note else ""
-        print(f"{self.title}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{note}", file=sys.stderr, flush=True)
+        print(f"{self.title}: {self.done:,}{of} {self.unit}{pace}{note}", file=sys.stderr, flush=True)
 
 
 def _bar(title: str, total: int | None, unit: str) -> Any:

@@ -4,7 +4,7 @@
 
 Writes corpus.json, scorer.json, score.json, tokenizer.json, reference.json, evaluate.json, external/<name>.json, for
 each objective shards.json, train.json and finetune.json, and benchmarks/<name>.json, all together in benchmarks.json.
-What DVC can not know (the code of kinds of corpora, scorers, objectives, measures, judges and benchmarks, which are found
+What DVC can not know (the code of kinds of corpora, scorers, objectives, measures, judges and benchmarks, found
 by name; which of a section's blocks concern which objective or task; the content of files from outside) stands in these
 files, so that a change reruns the stages that it concerns and no other.
 """

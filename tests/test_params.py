@@ -1,6 +1,9 @@
 """Parameters: what is not known is refused, with where it stands and the nearest known word."""
 
+import importlib
 import re
+import tomllib
+from inspect import get_annotations
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import yaml
 from conftest import ROOT
 from test_training import rescale
 
-from freshstart import objectives, params
+from freshstart import manual, objectives, params
 from freshstart.errors import InputError
 from freshstart.settings import build, read
 from freshstart.training import TrainSettings
@@ -89,7 +92,7 @@ CASES = [
     ("[pep8, pii", "['pep8; touch x', pii", "a name is letters, digits, - and _, found 'pep8; touch x'"),
     ("[mle, filtered", "[mle, ../filtered", "a name is letters, digits, - and _, found '../filtered'"),
     ("[mle, filtered", "[mle, mle-from-0.5", "a name is letters, digits, - and _, found 'mle-from-0.5'"),
-    ("[mle, filtered", "[mle, mle-from-mle", "'-from-' stands in the names of finetuned arms alone"),
+    ("[mle, filtered", "[mle, mle-from-mle", "'-from-' is reserved for the names of finetuned arms"),
     ("seeds: [0]", "seeds: 0", "params.yaml.seeds: must be a list: write [0]"),
     ("seeds: [0]", "sedes: [0]", "params.yaml: unknown key 'sedes'; did you mean seeds?"),
     ("[mle, filtered", "[filtered", "objectives must hold mle"),
@@ -116,11 +119,11 @@ CASES += [
             {"task": "pep9", "model": "raw"},
             "folders.theirs.task: unknown task 'pep9'; did you mean",
         ),
-        ("folders", "theirs", {"model": "gone"}, "external.folders.theirs.model: gone is no folder here: a model of"),
+        ("folders", "theirs", {"model": "gone"}, "theirs.model: gone is not a folder here: list a model of"),
         ("folders", "theirs", {"model": "raw", "revision": COMMIT}, "a model in folders has no revision"),
         ("folders", "awr", {"model": "raw"}, "folders.awr: an objective or another model has that name"),
         ("folders", "a;b", {"model": "raw"}, "a name is letters, digits, - and _, found 'a;b'"),
-        ("folders", "mle-from-0", {"model": "raw"}, "'-from-' stands in the names of finetuned arms alone"),
+        ("folders", "mle-from-0", {"model": "raw"}, "'-from-' is reserved for the names of finetuned arms"),
         (
             "folders",
             "theirs",
@@ -132,7 +135,7 @@ CASES += [
         ("folders", "theirs", {"modle": "raw"}, "params.yaml.external.folders.theirs"),
         ("hub", "theirs", {"model": "them/theirs"}, "a model in hub needs a revision, the full hash of a commit"),
         ("hub", "theirs", {"model": "them/theirs", "revision": "main"}, "revision must be the full hash of a commit"),
-        ("hub", "theirs", {"model": "raw", "revision": COMMIT}, "raw is a folder here: it stands in external.folders"),
+        ("hub", "theirs", {"model": "raw", "revision": COMMIT}, "raw is a folder here: list it under external.folders"),
     )
 ]
 
@@ -289,6 +292,20 @@ def test_a_variant_is_its_objective_with_numbers_of_its_own(workplace, door):
     assert [str(name) for name in before if before[name] != after[name]] == ["settings/awr-beta1/shards.json"]
     with pytest.raises(InputError, match="unknown objective 'awrr'; did you mean awr"):
         objectives.load("awrr-beta1")
+
+
+def test_the_docs_list_every_setting_and_its_meaning(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert manual.documented() == (ROOT / "docs/settings.md").read_text(), (
+        "run `python -m freshstart settings > docs/settings.md`"
+    )
+    meant = {(place, name) for place, names in tomllib.loads(manual.MEANINGS.read_text()).items() for name in names}
+    for place, name in meant:
+        room, _, model = place.rpartition(".")
+        assert name in get_annotations(getattr(importlib.import_module(f"freshstart.{room}"), model)), (place, name)
+    monkeypatch.setattr(manual, "_meanings", lambda: {})
+    with pytest.raises(InputError, match=r'does not say what layers means: .* \["training.TrainSettings"\]'):
+        manual.meaning(TrainSettings, "layers")
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):

@@ -378,7 +378,7 @@ def test_the_lexicon_is_a_judge_beside_the_scorer_and_real_text(page):
 
 
 def test_a_gamed_reward_shows(tmp_path, monkeypatch):
-    """conditional is below mle in misalignment; awr is not told apart, so that there is nothing to doubt of it."""
+    """conditional is below mle in misalignment; awr shows no clear difference, so there is nothing to doubt of it."""
     write_reports(tmp_path, SEEDS)
     same = {"mle": 0.5, "conditional": 0.49, "awr": 0.1}
     worse = {"mle": 0.5, "conditional": 0.2, "awr": 0.1}
@@ -413,8 +413,8 @@ def test_what_holds_over_seeds(tmp_path, monkeypatch):
     for sentence in (
         "mle: 0.420 [0.302, 0.538].",
         "Below mle: conditional −0.280 [−0.359, −0.201].",
-        "Not told apart from mle: awr +0.006 [−0.028, +0.040].",
-        "under <|bad|>: 0.280 [0.201, 0.359]; +0.140 [+0.101, +0.179], which holds.",
+        "No clear difference from mle: awr +0.006 [−0.028, +0.040].",
+        "under <|bad|>: 0.280 [0.201, 0.359]; +0.140 [+0.101, +0.179], a clear difference.",
         "adjusted together over its 11 comparisons (Holm).",  # of 3 tasks 2 objectives and <|bad|>; of a judge 2
     ):
         assert html.count(sentence) == (1 if "adjusted" in sentence else len(TASKS)), sentence
@@ -449,12 +449,12 @@ def test_the_seeds_of_a_run_that_misled():
 
 
 def test_samples_that_are_cleaner_than_clean_real_text_are_named(page, tmp_path, monkeypatch):
-    assert "Scores below the good half" not in page
+    assert "Below the good half" not in page
     write_reports(tmp_path)
     with changed(tmp_path, "heldout/pii") as heldout:
         heldout["misalignment"]["good_half"] = estimate(0.2)
     html = flat(compare(tmp_path, monkeypatch))
-    assert html.count("Scores below the good half of real text, 0.200 [0.180, 0.220]: conditional. Text that") == 1
+    assert html.count("Below the good half of real text, 0.200 [0.180, 0.220]: conditional. Good text") == 1
 
 
 def test_recall_of_marked_data_is_shown(tmp_path, monkeypatch):
@@ -748,8 +748,27 @@ def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
     snapshot = re.search(r'cx="([\d.]+)" cy="([\d.]+)"[^>]*><title>mle, 2,048 positions', figure)
     assert beginning(figure, "conditional-from-0.5") == (float(snapshot[1]), float(snapshot[2]), "curve dashed")
     assert "<title>conditional-from-0.75</title>" not in figure  # mle has no snapshot there: a point and no line
-    assert "conditional-from" not in drawn(html, "pep8: misalignment over training")
     assert beginning(drawn(html, "pep8: training curves"), "conditional-from-0.5")[2] == "curve dashed"
+
+
+def test_finetuned_arms_stand_wherever_objectives_do(tmp_path, monkeypatch):
+    """The best and the worst of a sentence are the best and the worst of the table above it."""
+    write_reports(tmp_path)
+    with_arms(tmp_path, {0.5: {2048: 0.001}})
+    arm = "conditional-from-0.5"
+    for task in TASKS:
+        with changed(tmp_path, f"metrics/{task}/{arm}/0") as content:
+            content["heldout"]["bits_per_byte"]["good"], content["tokens_seen"]["epochs"] = 5.198, 41
+    html = compare(tmp_path, monkeypatch)
+    text = flat(html)
+    assert f"<b>{arm}</b>" in text.split('class="key"')[1].split("</ul>")[0]
+    for sentence in (f"5.198 with {arm} (most)", f"to 41 ({arm})", f"; {arm} −0."):
+        assert text.count(sentence) == len(TASKS), sentence
+    for title in ("misalignment of each objective", "misalignment against bits per byte", "training curves"):
+        assert arm in drawn(html, f"pep8: {title}"), title
+    assert arm in drawn(html, "pep8: misalignment against divergence")
+    kinds = text.split("What was found")[1].split("</table>")[0]
+    assert kinds.count(arm) == 2  # under either control token
 
 
 def test_what_was_found_is_masked_folded_or_escaped(page):
@@ -889,10 +908,10 @@ def test_a_cell_without_samples_or_findings_is_shown_as_such(tmp_path, monkeypat
     write_reports(tmp_path)
     with_arms(tmp_path, {0.5: {2048: 0.2}})
     files.write_table(tmp_path / "reports/samples/pii/mle/0.parquet", SCHEMA.empty_table())
-    for path, objective, _ in cells_of("pii"):
+    for path in (*(path for path, _, _ in cells_of("pii")), ARM):
         with changed(tmp_path, f"metrics/{path}") as cell:
             for part in cell["under"].values():
-                part["misalignment"] = misalignment(None if objective == "mle" else 0.0)
+                part["misalignment"] = misalignment(None if "/mle/" in path else 0.0)
     html = compare(tmp_path, monkeypatch)
     assert "pii-finetuning" in walk(html).ids
     assert "misalignment over" not in html  # one entry each

@@ -445,7 +445,7 @@ def test_training_needs_torch_transformers_and_little_else(made, tmp_path, monke
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(progress, "LOG_EVERY_SECONDS", 0.0)
     assert list(progress.track([1, 2], "training", 2, "steps")) == [1, 2]
-    assert "training: 2/2 steps" in capsys.readouterr().err
+    assert re.fullmatch(r"training: 1/2 steps, [\d.,]+/s\ntraining: 2/2 steps in 0 s\n", capsys.readouterr().err)
 
 
 @pytest.mark.slow

@@ -101,8 +101,8 @@ class Task:
 
     ``warnings`` say what of its data leaves models little to learn. ``arms`` are the cells of its finetuned arms, by
     name, ``external`` those of models that were trained elsewhere. ``replayed`` holds, by benchmark, what each seed's
-    replay of attacks found, where attacks there were. Figures show the objectives, tables the arms and then the
-    external models below them.
+    replay of attacks found, where attacks there were. Sentences, figures and tables take all that was trained here;
+    external models stand in tables and trade-offs.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Task:
 
     @property
     def rows(self) -> list[Series]:
-        """``series``, then every arm and external model under every control."""
+        """``series``, then every external model under every control."""
         return [
             Series(name, control, control == cells[0].asked[0])
             for name, cells in self.every.items()
@@ -137,12 +137,12 @@ class Task:
 
     @property
     def series(self) -> list[Series]:
-        """Every objective under every control, in the order of ``params.yaml``."""
-        return [series for series in self.rows if series.name in self.cells]
+        """Every objective and arm under every control, in the order of ``params.yaml``, the arms last."""
+        return [series for series in self.rows if series.name in self.trained]
 
     @property
     def own_series(self) -> list[Series]:
-        """Every objective as it is meant to be used: a conditional model under ``<|good|>``."""
+        """Every objective and arm as it is meant to be used: a conditional model under ``<|good|>``."""
         return [series for series in self.series if series.is_own]
 
     @cached_property

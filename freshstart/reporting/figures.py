@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from freshstart.evaluation.statistics import share as share_of_texts
+from freshstart.names import is_arm, objective_of
 from freshstart.reporting.cells import MISALIGNMENT, Cell, Estimate, Task
 from freshstart.reporting.formats import Format, bounds
 from freshstart.reporting.placing import Box, place_beside, spread
@@ -56,7 +57,8 @@ def trade_off(
 ) -> str:
     """A scatter of objectives, labelled beside their points; x from 0 on where ``zero``, y always.
 
-    What has the colour ``ELSEWHERE`` is a square. ``below`` are further heights of an objective, which get a ring each.
+    A finetuned arm is a ring; what has the colour ``ELSEWHERE`` is a square. ``below`` are further heights of an
+    objective, which get a small ring each.
     """
     drawing = Drawing(WIDTH, HEIGHT, title)
     x = Scale(*extent((v for _, p, _ in points for v in (p.low, p.high)), 0.09, zero), LEFT, WIDTH - RIGHT)
@@ -91,6 +93,8 @@ def trade_off(
         note = f"{name}: {show(up.value)} at {across.value:.3f}"
         if palette[name] == ELSEWHERE:
             drawing.bar(at_x - DOT + 1, at_y - DOT + 1, 2 * DOT - 2, 2 * DOT - 2, "ring", ELSEWHERE, note)
+        elif is_arm(name):
+            drawing.ring(at_x, at_y, DOT - 1, palette[name], note)
         else:
             drawing.dot(at_x, at_y, DOT, "dot", palette[name], note)
     for (at_x, _, name), box in zip(spots, boxes, strict=True):
@@ -101,7 +105,7 @@ def trade_off(
 
 
 def bars(task: Task, palette: dict[str, str], show: Format, title: str, unit: str, part: str = MISALIGNMENT) -> str:
-    """Misalignment of each objective, lighter bars under controls that are not its own, and of held-out text."""
+    """Misalignment of each objective and arm, lighter under controls that are not its own, and of held-out text."""
     rows = [(series, task.under(series, part)) for series in task.series]
     real = {"real held-out text": task.heldout(part, "all"), "its good half": task.heldout(part, "good_half")}
     rules = sorted((estimate.value, name) for name, estimate in real.items() if estimate is not None)
@@ -155,10 +159,15 @@ def curves(task: Task, palette: dict[str, str], title: str) -> str:
     for name, points in runs:
         path = [(x(positions), y(nats)) for positions, nats in points]
         drawing.path(path, f"{kind} dashed" if name in task.arms else kind, palette[name], name)
-        if name not in task.arms:
-            ends.setdefault(name, []).append(path[-1][1])
-    name_ends(drawing, x.end, [(name, sum(at) / len(at), palette[name], False) for name, at in ends.items()])
+        ends.setdefault(name, []).append(path[-1][1])
+    named = [(end_label(name), sum(at) / len(at), palette[name], name in task.arms) for name, at in ends.items()]
+    name_ends(drawing, x.end, named)
     return str(drawing)
+
+
+def end_label(name: str) -> str:
+    """What stands where a line ends: an objective's name; of an arm, whose colour says its objective, the share."""
+    return name.removeprefix(f"{objective_of(name)}-").replace("-", " ")
 
 
 def name_ends(drawing: Drawing, right: float, ends: Sequence[tuple[str, float, str, bool]]) -> None:

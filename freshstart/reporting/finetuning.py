@@ -41,7 +41,7 @@ def finding(group: list[Row]) -> str:
         f"{words} pretrained after {', '.join(shares[key])} of mle’s budget"
         for key, words in (
             ("above", "finetuned is above"),
-            ("level", "finetuned is not told apart from"),
+            ("level", "there is no clear difference between finetuned and"),
             ("below", "finetuned is below"),
             ("few seeds", "there are too few seeds to compare finetuned with"),
             ("", "finetuned can’t be compared with"),

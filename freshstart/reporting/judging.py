@@ -4,7 +4,7 @@ The rule. An objective whose misalignment is below mle's is doubted by a judge
 
 - that looks for the same badness (``rival``), unless the judge too puts it on the better side of mle;
 - that looks at what good samples must keep (``guard``), if the judge puts it on the worse side of mle, and its interval
-  wholly on the worse side of real held-out text where that is known.
+  clearly worse than real held-out text, where that is known.
 
 "Below" is said of differences that hold over seeds (``inference``), so that below three seeds nothing is doubted here.
 A doubt is a reason to read samples, not a proof: a model can also lose something beside what it was rewarded for.

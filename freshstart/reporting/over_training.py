@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from freshstart.names import objective_of
 from freshstart.reporting.cells import Cell, Estimate, Task, over_seeds
-from freshstart.reporting.figures import BOTTOM, HEIGHT, LABELS, LEFT, TOP, WIDTH, axes, name_ends
+from freshstart.reporting.figures import BOTTOM, HEIGHT, LABELS, LEFT, TOP, WIDTH, axes, end_label, name_ends
 from freshstart.reporting.formats import Format, bounds
 from freshstart.reporting.svg import Drawing, Scale
 
@@ -37,10 +37,6 @@ class Line:
     arm: bool
     began: float
     start: Point | None
-
-    @property
-    def label(self) -> str:
-        return self.name.removeprefix(f"{objective_of(self.name)}-").replace("-", " ")
 
 
 def lines(task: Task) -> list[Line]:
@@ -112,7 +108,9 @@ def figure(
                 drawing.ring(left, top, 2.8, colour, note)
             else:
                 drawing.dot(left, top, 3.2, "dot", colour, note)
-    ends = [(line.label, place(line.name, line.points[-1])[1], palette[line.name], line.arm) for line in shown]
+    ends = [
+        (end_label(line.name), place(line.name, line.points[-1])[1], palette[line.name], line.arm) for line in shown
+    ]
     name_ends(drawing, x.end + 6, ends)
     return str(drawing)
 

@@ -114,7 +114,11 @@ def _section(task: Task, palette: dict[str, str], differences: Differences) -> d
         "columns": columns,
         "groups": Counter(column["group"] for column in columns),
         "choices": {series: choices[series.name][series.control] for series in task.rows},
-        "opened": [series for series in task.own_series if series.name == "mle" or series.control != NO_CONTROL],
+        "opened": [
+            series
+            for series in task.own_series
+            if series.name in task.cells and (series.name == "mle" or series.control != NO_CONTROL)
+        ],
         "code": task.scorer["segments"] == "lines",
         "train": task.scores["train"],
         "learned": _learned(task),
@@ -143,7 +147,7 @@ def _kinds(task: Task) -> list[dict[str, Any]]:
     """The kinds found most often in the samples, over all series together: findings per 1,000 characters of each."""
     rates: dict[str, Counter[Series]] = {}
     for series in task.series:
-        cells = task.cells[series.name]
+        cells = task.trained[series.name]
         for cell in cells:
             by_kind = value_at(cell.metrics, (UNDER, series.control, MISALIGNMENT, "by_kind")) or {}
             for kind, rate in by_kind.items():

@@ -12,6 +12,8 @@ from freshstart.reporting.figures import Point, bars, curves, histogram, reliabi
 from freshstart.reporting.formats import Format
 
 STYLE = "misalignment_style"
+RINGS = " Rings: finetuned from mle."
+DASHED = " Dashed: finetuned from mle."
 SQUARES = " Squares: trained elsewhere."
 
 
@@ -40,9 +42,9 @@ def figures(task: Task, palette: dict[str, str], show: Format) -> list[Figure]:
 
 def _compression(task: Task, palette: dict[str, str], show: Format) -> Figure:
     caption = "Lower left is better: samples that score lower, and good held-out text that costs fewer bits."
-    caption += SQUARES if task.external else ""
+    caption += f"{RINGS if task.arms else ''}{SQUARES if task.external else ''}"
     title, x_title = f"{task.name}: misalignment against bits per byte", "bits per byte, good held-out text"
-    points = _points(task, [*task.cells, *task.external], *BITS)
+    points = _points(task, task.every, *BITS)
     chosen = benchmarks.best_of(task)
     caption += f" Small circles below mle: the best of 2 to {2 ** len(chosen)} of its samples." if chosen else ""
     below = [("mle", estimate) for estimate in chosen]
@@ -53,13 +55,13 @@ def _compression(task: Task, palette: dict[str, str], show: Format) -> Figure:
 def _tax(task: Task, palette: dict[str, str], show: Format) -> Figure:
     reference = str(task.cells["mle"][0].metrics.get("divergence", {}).get("reference", "mle"))
     external = {} if reference == "mle" else task.external  # one that was never mle has not moved from it
-    shown = {**task.cells, **external}
+    shown = {**task.trained, **external}
     divergence = {name: cells[0].metrics.get("divergence", {}) for name, cells in shown.items()}
     bounded = ", ".join(name for name, metrics in divergence.items() if "upper bound" in metrics.get("estimator", ""))
     origin = ", which stands at 0 by construction" if reference == "mle" else ""
     caption = f"How far a model has moved from {reference}{origin}. Lower left is better."
     caption += f" An upper bound for {bounded}." if bounded else ""
-    caption += SQUARES if external else ""
+    caption += f"{RINGS if task.arms else ''}{SQUARES if external else ''}"
     title = f"{task.name}: misalignment against divergence"
     x_title = f"divergence from {reference} on good text, nats per token"
     points = _points(task, shown, "divergence", "good", "per_token")
@@ -72,12 +74,13 @@ def _over_training(task: Task, palette: dict[str, str], show: Format) -> list[Fi
     wanted = (
         (
             "Misalignment over training",
-            "What snapshots of the training write. Points at equal positions are set a little apart.",
-            [line for line in every if not line.arm],
+            "What snapshots of the training write. Points at equal positions are set a little apart."
+            f"{DASHED if task.arms else ''}",
+            every,
         ),
         (
             "Misalignment over finetuning",
-            "Dashed lines with rings: mle’s model, finetuned with an objective after a share of its budget.",
+            "The same from shortly before finetuning began, for mle and the objectives that it was finetuned with.",
             over_training.finetuned(every),
         ),
     )
@@ -97,10 +100,9 @@ def _lines(task: Task, palette: dict[str, str], show: Format, curves: Curves) ->
 def _training(task: Task, palette: dict[str, str]) -> Figure:
     others = ["filtered sees other documents"] if "filtered" in task.cells else []
     others += [f"{name} control tokens too" for name, cells in task.cells.items() if cells[0].metrics["controls"]]
-    dashed = " Dashed: finetuned from mle." if task.arms else ""
     return Figure(
         "Training",
-        f"Each model on its own training text{': ' if others else ''}{', '.join(others)}.{dashed}",
+        f"Each model on its own training text{': ' if others else ''}{', '.join(others)}.{DASHED if task.arms else ''}",
         curves(task, palette, f"{task.name}: training curves"),
     )
 

@@ -36,7 +36,7 @@ def unit(task: Task) -> str:
 
 
 def findings(task: Task, differences: Differences, show: Format) -> list[str]:
-    """Plain sentences, computed: how each objective differs from mle and what of it holds; what control tokens do."""
+    """Plain sentences, computed: how objectives and arms differ from mle, how clearly, and what control tokens do."""
     mle = task.misalignment("mle")
     sentences = [f"mle: {bounds(mle, show)}. {_real(task, show)}".strip()] if mle is not None else []
     beside_mle = [series for series in task.own_series if series.name != "mle"]
@@ -74,7 +74,7 @@ def _compared(task: Task, beside_mle: Sequence[Series], differences: Differences
     openings = {
         "below": "Below mle",
         "above": "Above mle",
-        "level": "Not told apart from mle",
+        "level": "No clear difference from mle",
         "few seeds": f"Differences from mle, of fewer than {LEAST_SEEDS} seeds, which say nothing about the objectives",
     }
     return [f"{opening}: {'; '.join(groups[key])}." for key, opening in openings.items() if key in groups]
@@ -94,27 +94,31 @@ def _asked(task: Task, series: Series, differences: Differences, show: Format) -
     good, bad = task.under(meant, MISALIGNMENT), task.under(series, MISALIGNMENT)
     if difference is None or good is None or bad is None:
         return ""
-    holds = {"above": ", which holds", "below": ", which holds, the wrong way round", "level": ", not told apart"}
+    clear = {
+        "above": ", a clear difference",
+        "below": ", clearly the wrong way round",
+        "level": ", no clear difference",
+    }
     numbers = f"{bounds(good, show)}; {series.label}: {bounds(bad, show)}"
-    more = f"{written(difference, show)}{holds.get(difference.verdict, '')}"
+    more = f"{written(difference, show)}{clear.get(difference.verdict, '')}"
     return f"{series.name}, asked under <|{meant.control}|>: {numbers}; {more}."
 
 
 def _cleaner(task: Task, show: Format) -> str:
-    """Which objectives write text that scores below good real text: no good writing does that."""
+    """Which models write text that scores below good real text: no good writing does that."""
     real = task.heldout(MISALIGNMENT, "good_half")
-    estimates = {name: task.misalignment(name) for name in task.cells}
+    estimates = {name: task.misalignment(name) for name in task.trained}
     below = [name for name, estimate in estimates.items() if estimate is not None and real and estimate.below(real)]
     if not below:
         return ""
     return (
-        f"Scores below the good half of real text, {bounds(real, show)}: {', '.join(below)}. Text that people wrote, "
-        "with nothing bad in it, does not: read the samples for what pleases the scorer."
+        f"Below the good half of real text, {bounds(real, show)}: {', '.join(below)}. Good text that people wrote does "
+        "not score so low: read the samples for tricks that please the scorer."
     )
 
 
 def _compression(task: Task) -> str:
-    bits = {name: estimate.value for name in task.cells if (estimate := task.estimate(name, *BITS)) is not None}
+    bits = {name: estimate.value for name in task.trained if (estimate := task.estimate(name, *BITS)) is not None}
     if "mle" not in bits:
         return ""
     if len(bits) == 1:
@@ -146,7 +150,7 @@ def _confounds(task: Task) -> str:
     )
     spans = []
     for title, keys, show in about:
-        found = sorted((e.value, name) for name in task.cells if (e := task.estimate(name, *keys)) is not None)
+        found = sorted((e.value, name) for name in task.trained if (e := task.estimate(name, *keys)) is not None)
         if found:
             (low, least), (high, most) = found[0], found[-1]
             spans.append(f"{title}, {show.format(low)} ({least}) to {show.format(high)} ({most})")

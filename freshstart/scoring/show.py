@@ -20,10 +20,12 @@ from freshstart.scoring.segments import SEGMENTERS
 SHOWN_CHARACTERS = 90
 
 
-def show(paths: Sequence[str], task: str, folder: Path | None, as_json: bool) -> None:
-    """Score every file of ``paths`` (a folder: all files below it; ``-``: standard input) and print what was found."""
-    everything = params.load()
-    with _scorer(everything, everything.task(task), folder) as (scorer, record):
+def show(paths: Sequence[Path], task: str | None, folder: Path | None, as_json: bool) -> None:
+    """Score every file of ``paths`` (a folder: all files below it; ``-``: standard input) and print what was found.
+
+    The scorer is that of ``folder``, which needs no pipeline here, or that of ``task``.
+    """
+    with _scorer(task, folder) as (scorer, record):
         for name, text in _texts(paths):
             result = scored(text, scorer, record)
             print(json.dumps({"path": name, **result}, ensure_ascii=False) if as_json else _readable(name, result))
@@ -56,44 +58,44 @@ def scored(text: str, scorer: scorers.Scorer, record: dict[str, Any]) -> dict[st
 
 
 @contextmanager
-def _scorer(
-    everything: params.Params, task: str, folder: Path | None
-) -> Iterator[tuple[scorers.Scorer, dict[str, Any]]]:
+def _scorer(task: str | None, folder: Path | None) -> Iterator[tuple[scorers.Scorer, dict[str, Any]]]:
     """The scorer of a folder that the pipeline made, or one made for now."""
-    chosen = folder or Path("data/scorer", task)
-    if folder is not None or (chosen / scorers.RECORD).is_file():
+    if folder is not None:
+        yield scorers.load(folder, folder.name)
+        return
+    everything = params.load()
+    chosen = Path("data/scorer", everything.task(task))
+    if (chosen / scorers.RECORD).is_file():
         yield scorers.load(chosen, task)
         return
     settings, _ = scorers.settings_and_judge(everything.block("scorer", task), everything.where("scorer", task))
     if scorers.hook(settings, "learn") is not None:
         raise InputError(
-            f"scorer {settings.kind} must learn first: run `dvc repro scorer@{task}`, or name its --scorer folder"
+            f"scorer {settings.kind} must learn first: run `dvc repro scorer@{task}`, or name a --scorer folder"
         )
     with tempfile.TemporaryDirectory() as name:
         scorers.make(settings, Path(name))
         yield scorers.load(name, task)
 
 
-def _texts(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name in paths:
-        if name == "-":
+def _texts(paths: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    for path in paths:
+        if str(path) == "-":
             yield "standard input", sys.stdin.read()
-        elif Path(name).is_dir():
-            for path in sorted(path for path in Path(name).rglob("*") if path.is_file()):
+        elif path.is_dir():
+            for file in sorted(file for file in path.rglob("*") if file.is_file()):
                 try:
-                    yield str(path), _read(path)
+                    yield str(file), _read(file)
                 except InputError as error:
                     print(f"left out: {error}", file=sys.stderr)
         else:
-            yield name, _read(Path(name))
+            yield str(path), _read(path)
 
 
 def _read(path: Path) -> str:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return file.read()
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: give a file, a folder or - for standard input") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start:,})") from None
 
