@@ -21,11 +21,12 @@ from test_models import llama_tokenizer
 from test_segments import FUZZ
 from test_training import rescale
 
+import stages.tokenizer
 from freshstart import files, objectives
 from freshstart.corpora import document_id
 from freshstart.errors import InputError
 from freshstart.objectives import Good
-from freshstart.schema import SCORED
+from freshstart.schema import CORPUS, SCORED
 from freshstart.scoring.segments import SEGMENTERS
 from freshstart.tokens import CONTROLS, END_OF_TEXT, TokenizerSettings, shards, stream
 from freshstart.tokens import read as read_controls
@@ -94,6 +95,18 @@ def test_training_a_tokenizer_is_deterministic(tmp_path):
     first, second = (make(TokenizerSettings(vocabulary=700), texts, tmp_path / name) for name in "ab")
     assert first.sha256 == second.sha256 == files.sha256(tmp_path / "a/tokenizer.json")
     assert first.size == 700
+
+
+def test_a_tokenizer_learns_from_a_bounded_sample(tmp_path, monkeypatch):
+    texts = ["ab" * 30, "cd" * 20, "ef" * 10]
+    rows = [{"doc_id": document_id(text), "text": text, "source": "s", "meta": "{}"} for text in texts]
+    for index, row in enumerate(rows):
+        files.write_table(tmp_path / files.part_name(index), pa.Table.from_pylist([row], schema=CORPUS))
+    parts = files.parts(tmp_path, "corpus")
+    assert list(stages.tokenizer.sample(parts)) == texts
+    for most, count in ((60, 1), (61, 2), (100, 2), (101, 3)):
+        monkeypatch.setattr(stages.tokenizer, "MOST_CHARACTERS", most)
+        assert list(stages.tokenizer.sample(parts)) == texts[:count]
 
 
 def test_named_tokenizer_keeps_its_ids(tmp_path):
