@@ -26,7 +26,8 @@ from typing import Any
 from bench import _corpus, _detoxify, _pep8, _pii, report
 from freshstart import files, params, scorers
 from freshstart.corpora import synthetic
-from freshstart.scoring.pool import ONE_THREAD, made_here, score_parts
+from freshstart.pool import ONE_THREAD
+from freshstart.scoring.pool import made_here, score_parts
 from freshstart.scoring.table import score_part
 from stages.scorer import made
 

@@ -11,3 +11,8 @@ class InputError(Exception):
 
     It names the file, row or parameter, what was expected, what was found and what to do.
     """
+
+
+def failure(error: Exception) -> str:
+    """An exception in one line, without the text that may have caused it."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}".rstrip(": ")

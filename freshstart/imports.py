@@ -24,6 +24,7 @@ NEUTRAL = {
     "freshstart/imports.py",
     "freshstart/names.py",
     "freshstart/params.py",
+    "freshstart/pool.py",
     "freshstart/progress.py",
     "freshstart/settings.py",
     "freshstart/reporting/__init__.py",

@@ -7,9 +7,9 @@ before. Once only a chain is left, or nothing, a plain ``dvc repro`` runs it and
 DVC itself waits for its lock without end: where another program holds it for ``LOCK_SECONDS``, the run stops and says
 who that is.
 
-Scores take every processor through Ray: one runs at a time. With GPUs each job sees one of them. Cost, with 70 stages
-and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a time
-writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
+Scores and tokens take every processor through Ray: one runs at a time. With GPUs each job sees one of them. Cost, with
+70 stages and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a
+time writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     import psutil
     from dvc.repo import Repo
 
-ALONE = {"score"}  # stages that use every processor, and every GPU: one at a time, with GPUs nothing beside it
+ALONE = {
+    "score",
+    "tokens",
+}  # use every processor, and every GPU: one at a time, with GPUs nothing beside it
 EVALUATIONS = {"evaluate", "evaluate_finetuned", "evaluate_folder", "evaluate_hub"}
 FIRST = {"warnings", "train", "finetune", *EVALUATIONS}  # what a person should see early, and what takes long
 LOCK_SECONDS = 120.0
@@ -386,7 +389,7 @@ def _slots(jobs: int | None) -> list[str | None]:
     launched = bool(os.environ.get("FRESHSTART_LAUNCH"))
     gpus = [] if launched else _gpus()
     if jobs is None and not launched:
-        from freshstart.scoring.pool import processors
+        from freshstart.pool import processors
 
         jobs = len(gpus) or processors() + 1
     return [gpus[index % len(gpus)] if gpus else None for index in range(jobs or 1)]

@@ -13,8 +13,9 @@ from freshstart import files, params, scorers
 from freshstart.doors import arguments, open_door
 from freshstart.errors import InputError
 from freshstart.names import SPLITS
+from freshstart.pool import worker_count
 from freshstart.scoring import cache
-from freshstart.scoring.pool import score_parts, worker_count
+from freshstart.scoring.pool import score_parts
 from freshstart.scoring.report import report
 
 

@@ -4,14 +4,19 @@ import bz2
 import csv
 import gzip
 import hashlib
+import http.server
 import io
 import json
 import lzma
 import os
 import re
+import threading
 import tracemalloc
 import zipfile
+from contextlib import contextmanager
+from functools import partial
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -111,6 +116,61 @@ def test_an_array_is_read_in_pieces(tmp_path_factory, values, piece, indent):
 def test_parquet(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
     assert [item.text for item in texts(tmp_path / "rows.parquet")] == [row["text"] for row in ROWS]
+
+
+@contextmanager
+def http_server(folder):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def s3_server(folder):
+    """moto's S3 with the files of a folder in bucket ``corpora``."""
+    moto = pytest.importorskip("moto.server", reason="pip install '.[stores-test]'")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setenv(name, value)
+        store = fsspec.filesystem("s3", skip_instance_cache=True)
+        store.mkdir("corpora")
+        store.put(str(folder) + "/", "corpora/", recursive=True)
+        yield "s3://corpora"
+        server.stop()
+
+
+@pytest.mark.parametrize("server", [http_server, s3_server])
+def test_files_of_a_store_are_those_of_the_disk(tmp_path, server):
+    """Every kind of file, a pattern and a folder; what no client can get is one line."""
+    (tmp_path / "in").mkdir()
+    for name, raw in {"a.jsonl": as_jsonl(), "b.csv": as_csv(), "d.json": as_array(), "e": b"whole"}.items():
+        (tmp_path / "in" / name).write_bytes(raw)
+    for ending, pack in PACK.items():
+        (tmp_path / f"in/f.jsonl{ending}").write_bytes(pack(as_jsonl()))
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "in/c.parquet")
+    with server(tmp_path) as url:
+        for path in ("in/a.jsonl", "in/b.csv", "in/c.parquet", "in/d.json", *(f"in/f.jsonl{end}" for end in PACK)):
+            assert [row.text for row in texts(f"{url}/{path}")] == [row["text"] for row in ROWS]
+        for path in ("in/*.jsonl*", "in/"):
+            here = texts(tmp_path / path)
+            assert [(row.text, row.source) for row in texts(f"{url}/{path}")] == [
+                (row.text, row.source) for row in here
+            ]
+        with pytest.raises(InputError, match=f"{url}/in/none.jsonl can not be read .*check the address"):
+            texts(f"{url}/in/none.jsonl")
+    with pytest.raises(InputError, match="can not be read"):  # nobody is there any more
+        texts(f"{url}/in/a.jsonl")
+
+
+def test_a_store_without_its_package_has_one_message():
+    with pytest.raises(InputError, match=r"gs:// needs a package .*pip install gcsfs"):
+        texts("gs://bucket/a.jsonl")
 
 
 @pytest.mark.parametrize("packing", PACK)

@@ -19,6 +19,7 @@ from conftest import ROOT
 
 from freshstart import files, scorers
 from freshstart.errors import InputError
+from freshstart.pool import processors, worker_count
 from freshstart.schema import CORPUS, SCORED
 from freshstart.scorers import Finding, Scored, Scorer
 from freshstart.scoring import cache, pool
@@ -491,13 +492,13 @@ def test_a_node_of_a_cluster_killed_on_the_way_changes_no_byte(own, made, workpl
 
 def test_workers_are_counted(monkeypatch):
     monkeypatch.setenv("FRESHSTART_WORKERS", "3")
-    assert pool.worker_count() == 3
+    assert worker_count() == 3
     monkeypatch.setenv("FRESHSTART_WORKERS", "many")
     with pytest.raises(InputError, match="FRESHSTART_WORKERS must be a whole number"):
-        pool.worker_count()
+        worker_count()
     monkeypatch.delenv("FRESHSTART_WORKERS")
-    assert pool.worker_count() is None
-    assert pool.processors() >= 1
+    assert worker_count() is None
+    assert processors() >= 1
 
 
 def test_a_missing_corpus(workplace, made, door):

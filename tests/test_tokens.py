@@ -2,8 +2,12 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +15,23 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import prose, python_files, read, shared_data
+from conftest import ROOT, prose, python_files, read, shared_data
 from hypothesis import HealthCheck, given, settings
 from test_models import llama_tokenizer
 from test_segments import FUZZ
 from test_training import rescale
 
+import stages.tokenizer
 from freshstart import files, objectives
 from freshstart.corpora import document_id
 from freshstart.errors import InputError
 from freshstart.objectives import Good
-from freshstart.schema import SCORED
+from freshstart.schema import CORPUS, SCORED
 from freshstart.scoring.segments import SEGMENTERS
-from freshstart.tokens import CONTROLS, END_OF_TEXT, TokenizerSettings, shards
+from freshstart.tokens import CONTROLS, END_OF_TEXT, TokenizerSettings, shards, stream
 from freshstart.tokens import read as read_controls
 from freshstart.tokens.store import NpyWriter, Stream
-from freshstart.tokens.stream import build
+from freshstart.tokens.stream import OTHERS, build
 from freshstart.tokens.tokenizer import Tokenizer, make
 
 TASKS = pytest.mark.parametrize("task", ["pep8", "pii", "toxicity"])
@@ -90,6 +95,18 @@ def test_training_a_tokenizer_is_deterministic(tmp_path):
     first, second = (make(TokenizerSettings(vocabulary=700), texts, tmp_path / name) for name in "ab")
     assert first.sha256 == second.sha256 == files.sha256(tmp_path / "a/tokenizer.json")
     assert first.size == 700
+
+
+def test_a_tokenizer_learns_from_a_bounded_sample(tmp_path, monkeypatch):
+    texts = ["ab" * 30, "cd" * 20, "ef" * 10]
+    rows = [{"doc_id": document_id(text), "text": text, "source": "s", "meta": "{}"} for text in texts]
+    for index, row in enumerate(rows):
+        files.write_table(tmp_path / files.part_name(index), pa.Table.from_pylist([row], schema=CORPUS))
+    parts = files.parts(tmp_path, "corpus")
+    assert list(stages.tokenizer.sample(parts)) == texts
+    for most, count in ((60, 1), (61, 2), (100, 2), (101, 3)):
+        monkeypatch.setattr(stages.tokenizer, "MOST_CHARACTERS", most)
+        assert list(stages.tokenizer.sample(parts)) == texts[:count]
 
 
 def test_named_tokenizer_keeps_its_ids(tmp_path):
@@ -272,7 +289,7 @@ def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_pa
     """A tokenizer that joins `):` and the line break: control tokens go behind the token."""
     text = "f(a):\n b\nc"
     llama_tokenizer(tmp_path / "llama", [text] * 9)
-    loaded = make(TokenizerSettings(name=str(tmp_path / "llama")), [], tmp_path / "tokenizer")
+    make(TokenizerSettings(name=str(tmp_path / "llama")), [], tmp_path / "tokenizer")
     row = {"doc_id": document_id(text), "text": text, "source": "s", "meta": "{}"}
     row |= {
         "segment_ends": SEGMENTERS["lines"](text),
@@ -283,9 +300,81 @@ def test_straddling_tokens_belong_to_the_segment_of_their_first_character(tmp_pa
     }
     part = tmp_path / "part-00000.parquet"
     files.write_table(part, pa.Table.from_pylist([row], schema=SCORED))
-    manifest = build([part], loaded, tmp_path / "train", {})
+    manifest = build({"train": [part]}, tmp_path / "tokenizer", tmp_path, {})["train"]
     assert manifest["share_straddling"] == pytest.approx(1 / 6)  # "f" "(a" "):\n" " b" "\n" "c"
     assert np.diff(Stream.open(tmp_path / "train", "t").segment_ends).tolist() == [3, 1, 2]
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """Eight scored parts of real code, with a document in five that has no score, and a tokenizer of it."""
+    monkeypatch.setenv("FRESHSTART_STATE", str(tmp_path / ".state"))
+    texts = [read(path) for path in python_files(40)]
+    rows = []
+    for number, text in enumerate(texts):
+        ends = SEGMENTERS["lines"](text)
+        fine = number % 5 != 2
+        row = {"doc_id": document_id(text), "text": text, "source": "s", "meta": "{}", "segment_ends": ends}
+        row |= {"scores": [0.5] * len(ends) if fine else None, "avg_score": 0.5 if fine else None}
+        rows.append(row | {"reasons": [], "error": None if fine else "Unreadable: no"})
+    for index in range(8):
+        part = pa.Table.from_pylist(rows[5 * index : 5 * index + 5], schema=SCORED)
+        files.write_table(tmp_path / f"scored/{'train' if index < 6 else 'heldout'}" / files.part_name(index), part)
+    make(TokenizerSettings(vocabulary=600), texts, tmp_path / "tokenizer")
+    return tmp_path
+
+
+TOKENS = """
+import sys
+from pathlib import Path
+from freshstart import files
+from freshstart.tokens.stream import OTHERS, build
+here = Path(sys.argv[1])
+parts = {split: files.parts(here / "scored" / split, "score") for split in ("train", "heldout")}
+build(parts, here / "tokenizer", here / sys.argv[2], {}, int(sys.argv[3]))
+"""
+
+
+def tokenised(folder, output, workers):
+    return [sys.executable, "-c", TOKENS, str(folder), output, str(workers)]
+
+
+def written(folder):
+    return {str(path.relative_to(folder)): files.sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.timeout(400)
+def test_equal_tokens_for_any_number_of_workers(scored):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_raylet_start_wait_time_s": "120"}
+    for workers in (0, 2):
+        subprocess.run(tokenised(scored, f"out-{workers}", workers), env=environment, check=True)
+    assert len(written(scored / "out-0")) == 2 * (1 + 4 + len(OTHERS))
+    assert written(scored / "out-2") == written(scored / "out-0")
+    manifest = json.loads((scored / "out-2/train/manifest.json").read_text())
+    assert manifest["documents_left_out"] == {"Unreadable": 6}
+    assert not list((scored / ".state/tokens").iterdir())  # pieces are gone once they are joined
+
+
+def test_kill_minus_nine_tokenises_what_was_in_flight_anew(scored):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen(tokenised(scored, "out", 0), env=environment)
+    while len(done := list((scored / ".state/tokens").rglob("manifest.json"))) < 2:
+        assert running.poll() is None
+        time.sleep(0.001)
+    running.kill()
+    running.wait()
+    assert not (scored / "out").exists()
+    torn, kept = done[0].parent / "tokens.npy", done[1]
+    torn.write_bytes(torn.read_bytes()[:-2])
+    before = {path: path.stat().st_mtime_ns for path in done}
+    parts = {split: files.parts(scored / "scored" / split, "score") for split in ("train", "heldout")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream.shutil, "rmtree", lambda path: None)  # leave the pieces for a look
+        build(parts, scored / "tokenizer", scored / "out", {})
+    assert kept.stat().st_mtime_ns == before[kept]
+    assert done[0].stat().st_mtime_ns != before[done[0]]
+    build(parts, scored / "tokenizer", scored / "whole", {})
+    assert written(scored / "out") == written(scored / "whole")
 
 
 def damaged(raw, draw):

@@ -4,7 +4,8 @@ A table holds one document a row (a ``.json`` file is one array of objects, or o
 line. In a folder ``.jsonl``, ``.csv`` and ``.parquet`` files are tables, and every other file is one document. Columns
 are named by ``text`` and ``source``; without ``source`` each file is its own source. Rows are streamed; text must be
 UTF-8. A line, a CSV row and an element of an array are held up to ``CorpusSettings.longest_row``, whatever a packed
-file unpacks to; of a Parquet file ``BATCH_ROWS`` rows are held, however large their cells are.
+file unpacks to; of a Parquet file ``BATCH_ROWS`` rows are held, however large their cells are. Files of s3://, gs://,
+hf:// and http(s):// are read as those of the disk are (``remote``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from freshstart.corpora import LEAST_ROW, CorpusSettings, Document, Refusal
+from freshstart.corpora import LEAST_ROW, CorpusSettings, Document, Refusal, remote
 from freshstart.errors import InputError
 from freshstart.settings import listed
 
@@ -32,14 +33,16 @@ MAGIC = {b"PAR1": "Parquet", b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip", b"(\xb5/
 BATCH_ROWS = 200  # of a Parquet file
 PIECE = 1 << 20  # characters of a JSON array that are read at a time
 
+File = Path | remote.Remote
+
 # Yields the number of each row and what it holds or, as a tuple, why it is refused: reason and detail. Is told which
 # columns are needed, and how many bytes or characters of a row may be held.
-Reader = Callable[[Path, Sequence[str], int], Iterator[tuple[int, Any]]]
+Reader = Callable[[File, Sequence[str], int], Iterator[tuple[int, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CorpusSettings):
-    """``path`` is a file, a folder or a glob pattern; ``text`` and ``source`` name columns of tables."""
+    """``path`` is a file, folder or glob pattern, or a URL of one; ``text`` and ``source`` name columns of tables."""
 
     path: str
     text: str = "text"
@@ -86,23 +89,26 @@ def source_of(row: dict[str, Any], steps: Sequence[str], default: str) -> str:
     return default if value is None or value == "" else str(value)
 
 
-def matching(pattern: str) -> list[tuple[Path, bool]]:
-    """The files that a path, folder or glob pattern means, each with whether it is one document as a whole."""
+def matching(pattern: str) -> list[tuple[File, bool]]:
+    """The files that a path, URL, folder or glob pattern means, each with whether it is one document as a whole."""
     path = Path(pattern)
-    if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        return [(file, _ending(file) not in TABLES) for file in inside]
-    anchor = Path(path.anchor)
-    is_pattern = not path.is_file() and any(character in pattern for character in "*?[")
-    paths = sorted(anchor.glob(str(path.relative_to(anchor)))) if is_pattern else [path]
-    matches = [(file, False) for file in paths if file.is_file()]
-    if not matches:
+    paths: Sequence[File]
+    if remote.SCHEME.match(pattern):
+        paths, is_folder = remote.matching(pattern)
+    elif is_folder := path.is_dir():
+        paths = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    else:
+        anchor = Path(path.anchor)
+        is_pattern = not path.is_file() and any(character in pattern for character in "*?[")
+        paths = sorted(anchor.glob(str(path.relative_to(anchor)))) if is_pattern else [path]
+        paths = [file for file in paths if file.is_file()]
+    if not (paths or is_folder):
         raise InputError(f"{pattern}: no file found; give a file, a folder or a glob pattern")
-    return matches
+    return [(file, is_folder and _ending(file) not in TABLES) for file in paths]
 
 
 def rows(
-    path: Path, columns: Sequence[str], longest: int = LEAST_ROW
+    path: File, columns: Sequence[str], longest: int = LEAST_ROW
 ) -> Iterator[tuple[str, dict[str, Any] | Refusal]]:
     """Rows of a table (or lines of a text file, as column ``text``) with where each stands, as ``file:row``.
 
@@ -128,23 +134,23 @@ def rows(
         raise InputError(f"{path}: text is not UTF-8 after row {number} ({error.reason})") from None
 
 
-def check_name(path: Path) -> None:
+def check_name(path: File) -> None:
     """Raises InputError where the ending is of no table that can be read here."""
     if _ending(path) not in READERS:
         raise InputError(f"{path}: expected one of {listed(READERS)} (each also {listed(UNPACK)}), or a folder")
 
 
-def _text(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
+def _text(path: File, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
     return _lines(path, lambda line: {"text": line.rstrip("\r\n")}, longest)
 
 
-def _json(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
+def _json(path: File, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
     with _opened(path) as file:
         is_array = _ending(path) == ".json" and file.read(80).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
     return _array(path, longest) if is_array else _lines(path, json.loads, longest)
 
 
-def _lines(path: Path, parse: Callable[[str], Any], longest: int) -> Iterator[tuple[int, Any]]:
+def _lines(path: File, parse: Callable[[str], Any], longest: int) -> Iterator[tuple[int, Any]]:
     """What the lines that are not blank hold, by their number in the file."""
     with _opened(path) as file:
         for number, raw in enumerate(iter(lambda: file.readline(longest + 1), b""), 1):
@@ -163,7 +169,7 @@ def _lines(path: Path, parse: Callable[[str], Any], longest: int) -> Iterator[tu
                 yield number, ("not JSON", str(error))
 
 
-def _array(path: Path, longest: int = LEAST_ROW) -> Iterator[tuple[int, Any]]:
+def _array(path: File, longest: int = LEAST_ROW) -> Iterator[tuple[int, Any]]:
     """The elements of a JSON array; what is held is a piece of it, or its longest element."""
     decode, before, after = json.JSONDecoder().raw_decode, re.compile(r"[\s,]*"), re.compile(r"\s*[,\]]")
     with _opened(path) as file:
@@ -186,7 +192,7 @@ def _array(path: Path, longest: int = LEAST_ROW) -> Iterator[tuple[int, Any]]:
                 raise InputError(f"{path}: not a JSON array after element {number}: the next is {problem}")
 
 
-def _csv(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
+def _csv(path: File, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(longest)
     held = 0  # characters of the row
 
@@ -211,12 +217,12 @@ def _csv(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int
             raise InputError(f"{path}:{reader.line_num}: not a CSV table ({error})") from None
 
 
-def _parquet(path: Path, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
+def _parquet(path: File, columns: Sequence[str], longest: int) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path if isinstance(path, Path) else path.open()) as file:
             _need(columns, file.schema_arrow.names, str(path))
             batches = (
                 batch
@@ -240,7 +246,7 @@ def _decoded(batch: Any) -> Iterator[Any]:
                 yield from _decoded(batch.slice(index, 1))
 
 
-def whole(path: Path, longest: int) -> Document | Refusal:
+def whole(path: File, longest: int) -> Document | Refusal:
     with _opened(path) as file:
         raw = file.read(longest + 1)
     if len(raw) > longest:
@@ -252,10 +258,10 @@ def whole(path: Path, longest: int) -> Document | Refusal:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: File) -> Iterator[BinaryIO]:
     """The bytes of a file, unpacked; InputError where it is not what its ending says."""
     try:
-        with UNPACK.get(path.suffix, open)(path, "rb") as file:
+        with _raw(path) as raw, UNPACK[path.suffix](raw) if path.suffix in UNPACK else raw as file:
             if path.suffix not in UNPACK:
                 head = file.read(4)
                 for kind in (kind for magic, kind in MAGIC.items() if head.startswith(magic)):
@@ -268,10 +274,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path} is not a whole {path.suffix} file ({error})") from None
 
 
-def _open_zst(path: Path, mode: str) -> BinaryIO:
+def _raw(path: File) -> BinaryIO:
+    return open(path, "rb") if isinstance(path, Path) else path.open()
+
+
+def _open_zst(raw: BinaryIO) -> BinaryIO:
     import pyarrow as pa
 
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return io.BufferedReader(pa.input_stream(raw, compression="zstd"))
 
 
 READERS: dict[str, Reader] = {
@@ -280,10 +290,10 @@ READERS: dict[str, Reader] = {
     ".parquet": _parquet,
     ".txt": _text,
 }
-UNPACK: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
+UNPACK: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zst}
 
 
-def _ending(path: Path) -> str:
+def _ending(path: File) -> str:
     """The ending that tells the kind of a file, before that of its packing."""
     return Path(path.stem).suffix if path.suffix in UNPACK else path.suffix
 

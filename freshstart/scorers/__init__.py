@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from freshstart import files
-from freshstart.errors import InputError
+from freshstart.errors import InputError, failure
 from freshstart.settings import build, kind, mapping, restore
 
 KIND = "SCORER = "  # what the file of a kind defines
@@ -309,11 +309,6 @@ def apart(findings: Sequence[Finding]) -> list[Finding]:
         if not kept or finding.begin >= kept[-1].end:
             kept.append(finding)
     return kept
-
-
-def failure(error: Exception) -> str:
-    """An exception in one line, without the text that may have caused it."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}".rstrip(": ")
 
 
 def source_digest(scorer: type[Scorer]) -> str:

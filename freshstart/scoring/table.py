@@ -35,10 +35,9 @@ LONG = 20_000  # characters of a document for which it has as long again
 
 @dataclass(frozen=True)
 class PartDone:
-    """Documents scored anew, rows left out (then the part is not written), and packs of the cache that are damaged."""
+    """Documents scored anew, and packs of the cache that are damaged; not written where rows were left out."""
 
     anew: int
-    left_out: tuple[int, ...] = ()
     damaged: tuple[Path, ...] = ()
 
 
@@ -85,7 +84,7 @@ def score_part(
         anew = _scored(batches, part["text"], ids, scorer, SEGMENTERS[segments], seconds)
         cache.keep(anew)
         tables.append(anew)
-    done = PartDone(len(todo) - len(left_out), tuple(left_out), tuple(cache.damaged))
+    done = PartDone(len(todo) - len(left_out), tuple(cache.damaged))
     if left_out:
         return done
     results = pa.concat_tables(tables)

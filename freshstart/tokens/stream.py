@@ -8,23 +8,27 @@ in its document, and, for each document, its id and its score.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from freshstart import files
+from freshstart import files, pool
 from freshstart.errors import InputError
-from freshstart.progress import track
+from freshstart.imports import code_digest
 from freshstart.schema import FINGERPRINT_KEY
 from freshstart.tokens import written
-from freshstart.tokens.store import StreamWriter, write_manifest
+from freshstart.tokens.store import ARRAYS, Stream, StreamWriter, read_manifest, write_manifest
 from freshstart.tokens.tokenizer import Tokenizer
 
 BATCH = 64
+SMALL_BYTES = 1 << 25  # of scored parts
 COLUMNS = ("doc_id", "text", "segment_ends", "scores", "avg_score", "error")
 OTHERS = {  # what the plain stream keeps beside what every stream holds
     "segment_bytes": np.dtype("i4"),
@@ -34,13 +38,64 @@ OTHERS = {  # what the plain stream keeps beside what every stream holds
 }
 
 
-def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[str, Any]) -> dict[str, Any]:
-    """Write the stream of one split to ``folder``, its manifest last; gives the manifest."""
+class Worker(pool.Worker):
+    """One tokenizer, and the parts it is given."""
+
+    def __init__(self, tokenizer_folder: str):
+        self._folder = tokenizer_folder
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.open(self._folder)
+
+    def work(self, job: pool.Job) -> dict[str, Any]:
+        return _piece(job.source, job.target, self._tokenizer)
+
+
+def build(
+    parts: Mapping[str, Sequence[Path]],
+    tokenizer_folder: Path,
+    output: Path,
+    scorer: Mapping[str, Any],
+    workers: int | None = 0,
+) -> dict[str, dict[str, Any]]:
+    """Write the stream of each split to ``output/<split>``, its manifest last; gives the manifests by split.
+
+    Every part is tokenised to a piece in the state folder, where a run that was stopped finds it again; pieces are
+    joined in the order of the parts. ``workers`` as in ``pool.run``; None stays in this process for a corpus so small
+    that starting Ray would take longer.
+    """
+    tokenizer = Tokenizer.open(tokenizer_folder)
+    if workers is None and sum(path.stat().st_size for paths in parts.values() for path in paths) < SMALL_BYTES:
+        workers = 0
+    state = files.state_folder("tokens", files.digest(str(output.resolve()))).resolve()
+    pieces = {split: [state / split / path.stem for path in paths] for split, paths in parts.items()}
+    pairs = [pair for split in parts for pair in zip(parts[split], pieces[split], strict=True)]
+    jobs = [pool.Job(part.resolve(), piece, state / "row") for part, piece in pairs]
+    done = pool.run("tokenising", jobs, Worker, (str(tokenizer_folder.resolve()),), workers)
+    counts = {job.target: answer for job, answer in done}
+    manifests = {}
+    for split, folders in pieces.items():
+        _join(folders, output / split, tokenizer)
+        made = [counts[folder] for folder in folders]
+        manifests[split] = write_manifest(output / split, _entries(made, tokenizer, scorer, parts[split][0]))
+    shutil.rmtree(state)
+    return manifests
+
+
+def _piece(part: Path, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The stream of one part, made unless it is there; gives what its manifest counts."""
+    made_from = [files.sha256(part), tokenizer.sha256, tokenizer.end_of_text, code_digest(__name__)]
+    with suppress(InputError):  # not there, or damaged
+        manifest = read_manifest(folder, "tokens")
+        if manifest["made_from"] == made_from:
+            Stream.open(folder, "tokens")  # checks the digests
+            return manifest
+    files.fresh_folder(folder)
     counts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
-    dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
-    with StreamWriter(folder, dtype, **OTHERS) as stream:
-        for rows in track(batches(parts, "score", COLUMNS), "tokenising", None, "batches"):
+    with StreamWriter(folder, _dtype(tokenizer), **OTHERS) as stream:
+        for rows in batches([part], "score", COLUMNS):
             left_out.update(row["error"].split(":")[0] for row in rows if row["scores"] is None)
             kept = [row for row in rows if row["scores"] is not None]
             for row, (ids, offsets) in zip(kept, tokenizer.encode([row["text"] for row in kept]), strict=True):
@@ -63,21 +118,53 @@ def build(parts: list[Path], tokenizer: Tokenizer, folder: Path, scorer: dict[st
                     document_scores=np.array([row["avg_score"]]),
                     document_ids=np.frombuffer(bytes.fromhex(row["doc_id"]), np.uint8)[None],
                 )
+    return write_manifest(folder, {"made_from": made_from, "counts": counts, "left_out": left_out})
+
+
+def _join(pieces: Iterable[Path], folder: Path, tokenizer: Tokenizer) -> None:
+    """Write pieces behind one another, as one stream."""
+    spans = 0
+    with StreamWriter(folder, _dtype(tokenizer), **OTHERS) as stream:
+        for piece in pieces:
+            names = ("tokens", *ARRAYS, *OTHERS)
+            arrays = {name: np.load(piece / f"{name}.npy") for name in names}
+            stream.append(
+                arrays["tokens"],
+                np.diff(arrays["segment_ends"], prepend=0),
+                arrays["segment_scores"],
+                np.diff(arrays["document_ends"], prepend=0),
+                **{name: arrays[name] for name in OTHERS} | {"document_segments": spans + arrays["document_segments"]},
+            )
+            spans += len(arrays["segment_ends"])
+
+
+def _dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
+
+
+def _entries(
+    pieces: Iterable[Mapping[str, Any]], tokenizer: Tokenizer, scorer: Mapping[str, Any], part: Path
+) -> dict[str, Any]:
+    """What the manifest of a stream says of pieces that were joined, the first of them made of ``part``."""
+    counts: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    for piece in pieces:
+        counts.update(piece["counts"])
+        left_out.update(piece["left_out"])
     text_tokens = max(counts["tokens"] - counts["documents"], 1)
-    entries = {
-        "dtype": dtype.name,
+    return {
+        "dtype": _dtype(tokenizer).name,
         "vocabulary": tokenizer.size,
         "end_of_text": tokenizer.end_of_text,
         "controls": written(tokenizer.controls),
         "tokenizer_sha256": tokenizer.sha256,
         "scorer": scorer,
-        "published": _published(parts[0]),
+        "published": _published(part),
         **{name: counts[name] for name in ("documents", "segments", "segments_without_token", "tokens")},
         "documents_left_out": dict(sorted(left_out.items())),
         "characters_per_token": counts["characters"] / text_tokens,
         "share_straddling": counts["straddling"] / text_tokens,
     }
-    return write_manifest(folder, entries)
 
 
 def _published(part: Path) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Ends what Ray leaves behind where its driver was killed: agents that live on for a minute, with memory and ports.
 
-    python -m freshstart.scoring.reaper <folder of Ray's session>
+    python -m freshstart.reaper <folder of Ray's session>
 
 Waits for the end of its standard input, a pipe that the driver alone holds open, then ends the processes of Ray that
 have a file of the session open, their logs.
