@@ -197,6 +197,8 @@ def test_classifier_learns_and_is_saved_without_pickle(tmp_path):
     rows = list(synthetic.labelled(2_000, 0.0, 0))
     metrics, scorer = learned(tmp_path, rows)
     assert metrics["heldout_roc_auc"] > 0.95
+    thanks, insult = scorer.score_texts(["Thank you for the help.", "You are an idiot."])
+    assert thanks < 0.2 < 0.8 < insult
     assert {path.name for path in tmp_path.iterdir()} == {"vocabulary.json", "model.safetensors"}
     texts = [text for text, _ in rows[:200]]
     together = scorer.score_texts(texts)

@@ -93,7 +93,7 @@ def test_every_slot_has_options_to_change_between():
 def test_the_labelled_set_shares_no_lexicon_no_family_and_no_template_with_the_corpus(corpus):
     labelled, corpus_lexicon = synthetic.labelled_lexicon(), synthetic.lexicon()
     assert not set(labelled) & set(corpus_lexicon)
-    assert all(20 <= len(words) <= 40 and len(set(words)) == len(words) for words in (labelled, corpus_lexicon))
+    assert all(20 <= len(words) <= 50 and len(set(words)) == len(words) for words in (labelled, corpus_lexicon))
     assert len({document.source for document in corpus}) == len(synthetic.FAMILIES) >= 10
     families, other = synthetic.FAMILIES, synthetic.LABELLED_FAMILIES
     assert not set(families) & {family for kind in other.values() for family in kind}
