@@ -1,6 +1,7 @@
-"""What is of use around the pipeline: rebuild it in parallel, score any text, ask a model, look after the score cache.
+"""What is of use around the pipeline: plan it, rebuild it in parallel, score any text, ask a model, look after the cache.
 
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
+python -m freshstart plan --scale paper             # what a scale takes: hours, memory, disk, what comes from outside
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
 python -m freshstart sample models/toxicity/conditional/0 "You are" --control good -n 5     # samples, with scores
 python -m freshstart sweep pep8 awr mle             # equal trials of objectives' own numbers, and their ablations
@@ -24,6 +25,8 @@ def main() -> None:
         prog="python -m freshstart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    planned = commands.add_parser("plan", help="what a scale takes, measured in a minute before anything runs")
+    planned.add_argument("--scale", help="a file of conf/scale (default: that of params.yaml)")
     score = commands.add_parser("score", help="segments of texts with their scores and reasons")
     score.add_argument("--task", required=True, help="one of tasks in params.yaml")
     score.add_argument("--scorer", type=Path, help="folder of the scorer (default: data/scorer/<task>)")
@@ -54,11 +57,16 @@ def main() -> None:
     repro.add_argument("targets", nargs="*", help="stages, as for `dvc repro` (default: all)")
     arguments = parser.parse_args()
     if arguments.command == "repro":
-        from freshstart import params
+        from freshstart import outside, params
         from freshstart.running import rebuild
 
-        params.load()  # a wrong word is refused before DVC puts names into paths and commands
+        if fetched := outside.announced(params.load()):  # a wrong word is refused before DVC puts it into commands
+            print(fetched, flush=True)
         rebuild(arguments.targets, arguments.jobs)
+    elif arguments.command == "plan":
+        from freshstart.plan import plan
+
+        plan(arguments.scale)
     elif arguments.command == "score":
         from freshstart.scoring.show import show
 

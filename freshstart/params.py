@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -150,9 +150,10 @@ class Params:
 
 
 @lru_cache(maxsize=1)
-def load() -> Params:
-    """Read and check ``params.yaml`` and its scale file, every section and every task of it."""
+def load(scale: str | None = None) -> Params:
+    """Read and check ``params.yaml`` and its scale file, every section and task; ``scale`` takes another file."""
     root = build(Root, read_file(ROOT_FILE), str(ROOT_FILE))
+    root = root if scale is None else replace(root, scale=scale)
     scales = sorted(path.stem for path in SCALE_FOLDER.glob("*.yaml"))
     known(root.scale, scales, "scale", str(SCALE_FOLDER))
     file = SCALE_FOLDER / f"{root.scale}.yaml"
