@@ -1,5 +1,6 @@
 # make repro   rebuild everything that is out of date, several stages at a time: data, models, reports/index.html
 # make test    the tests (the environment is made first, where there is none)
+# make smoke   paper's settings at a tiny size, on stand-ins for what comes from outside: .state/smoke/reports/index.html
 # make lint    style and formatting
 # make bench   the measurements under bench/, written to reports/bench/
 # make lock    resolve requirements.lock anew from pyproject.toml
@@ -13,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test lint bench lock
+.PHONY: repro test smoke lint bench lock
 .DEFAULT_GOAL := repro
 
 repro: $(READY)
@@ -21,6 +22,9 @@ repro: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+
+smoke: $(READY)
+	$(BIN)/python tests/smoke.py .state/smoke
 
 lint: $(READY)
 	ruff check .

@@ -1,4 +1,4 @@
-"""What is of use around the pipeline: plan it, rebuild it in parallel, score any text, ask a model, look after the cache.
+"""What is of use around the pipeline: plan it, rebuild it in parallel, score any text, ask a model, see to the cache.
 
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
 python -m freshstart plan --scale paper             # what a scale takes: hours, memory, disk, what comes from outside
