@@ -23,8 +23,9 @@ WHEEL_MB = 1.0  # the mean of the lists in conf/wheels
 PUBLISHED = {  # size in MB, and licence
     "google/civil_comments": (415, "CC0 1.0"),
     "bert-base-uncased": (1, "Apache-2.0"),
+    "roberta-base": (2, "MIT"),
     "detoxify original": (438, "Apache-2.0"),
-    "en_core_web_sm": (13, "MIT"),
+    "detoxify unbiased": (499, "Apache-2.0"),
     "openai-community/gpt2": (3, "MIT"),
     "openai-community/gpt2-xl": (6_430, "MIT"),
     "codeparrot/codeparrot-small": (2, "Apache-2.0"),
