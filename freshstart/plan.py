@@ -202,10 +202,10 @@ class Planner:
         return {name: _of_children([sys.executable, *command]) for name, command in commands.items()}
 
     def rates(self, objective: str, numbers: Any, settings: training.TrainSettings, vocabulary: int) -> Rates:
-        """Those of a model, measured once for all objectives that ask the same of it."""
+        """Those of a model, measured once for all objectives; a value head is too small to matter."""
         needs = objectives.load(objective).needs
         shape = replace(settings, learning_rate=1, muon_learning_rate=1, batch_size=1, snapshots=(), log_every=1)
-        key = files.digest([asdict(shape), vocabulary, needs.value_head, needs.reference])
+        key = files.digest([asdict(shape), vocabulary, needs.reference])
         if key not in self.known:
             self.known[key] = measured(objective, numbers, settings, vocabulary, self.folder, self.device)
         return self.known[key]
