@@ -1,6 +1,7 @@
 # make repro   rebuild everything that is out of date, several stages at a time: data, models, reports/index.html
 # make env     the environment alone, which the others make too
 # make test    the tests (the environment is made first, where there is none)
+# make smoke   paper's settings at a tiny size, on stand-ins for what comes from outside: .state/smoke/reports/index.html
 # make lint    style and formatting
 # make bench   the measurements under bench/, written to reports/bench/
 # make lock    resolve requirements.lock anew from pyproject.toml
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: repro env test lint bench lock
+.PHONY: repro env test smoke lint bench lock
 .DEFAULT_GOAL := repro
 
 repro: $(READY)
@@ -25,6 +26,9 @@ env: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+
+smoke: $(READY)
+	$(BIN)/python tests/smoke.py .state/smoke
 
 lint: $(READY)
 	ruff check .

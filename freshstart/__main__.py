@@ -1,11 +1,12 @@
-"""What is of use around the pipeline: begin a task, check what is there, rebuild in parallel, score any text, ask a
-model, look after the score cache.
+"""What is of use around the pipeline: begin a task, check what is there, plan and rebuild in parallel, score any text,
+ask a model, look after the score cache.
 
 Installed (`pip install .`), the same is the command `freshstart`. Away from a clone, `score` needs a --scorer folder.
 
 python -m freshstart new-task shout --corpus raw/mail --reward rewards:Shouting  # a task of one's own
 python -m freshstart check                          # all that is missing or wrong, before anything runs
 python -m freshstart repro --jobs 4 train           # like `dvc repro train`, four stages at a time
+python -m freshstart plan --scale paper             # what a scale takes: hours, memory, disk, what comes from outside
 python -m freshstart score --task pep8 some/file.py some/folder -      # - reads standard input; --json for programs
 python -m freshstart sample models/toxicity/conditional/0 "You are" --control good -n 5     # samples, with scores
 python -m freshstart sweep pep8 awr mle             # equal trials of objectives' own numbers, and their ablations
@@ -45,6 +46,8 @@ def main() -> None:
     task.add_argument("--source", help="column that says where a text is from (default: the file)")
     task.add_argument("--labelled", help="rows for a reward that learns: columns text and label, 1 where bad")
     commands.add_parser("check", help="list all that is missing or wrong, before anything runs")
+    planned = commands.add_parser("plan", help="what a scale takes, measured in a minute before anything runs")
+    planned.add_argument("--scale", help="a file of conf/scale (default: that of params.yaml)")
     score = commands.add_parser("score", help="segments of texts with their scores and reasons")
     scorer = score.add_mutually_exclusive_group(required=True)
     scorer.add_argument("--task", help="one of tasks in params.yaml: its scorer")
@@ -86,11 +89,16 @@ def main() -> None:
     elif arguments.command == "check":
         _check()
     elif arguments.command == "repro":
-        from freshstart import params
+        from freshstart import outside, params
         from freshstart.running import rebuild
 
-        params.load()  # a wrong word is refused before DVC puts names into paths and commands
+        if fetched := outside.announced(params.load()):  # a wrong word is refused before DVC puts it into commands
+            print(fetched, flush=True)
         rebuild(arguments.targets, arguments.jobs)
+    elif arguments.command == "plan":
+        from freshstart.plan import plan
+
+        plan(arguments.scale)
     elif arguments.command == "score":
         from freshstart.scoring.show import show
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -173,16 +173,17 @@ class Params:
 
 
 @lru_cache(maxsize=1)
-def load() -> Params:
-    """Read and check ``params.yaml`` and its scale file, every section and every task of it."""
-    params = read()
+def load(scale: str | None = None) -> Params:
+    """Read and check ``params.yaml`` and its scale file, every section and task; ``scale`` takes another file."""
+    params = read(scale)
     raise_all(problems(params))
     return params
 
 
-def read() -> Params:
+def read(scale: str | None = None) -> Params:
     """The same with no look at what stands in the sections."""
     root = build(Root, read_file(ROOT_FILE), str(ROOT_FILE))
+    root = root if scale is None else replace(root, scale=scale)
     scales = sorted(path.stem for path in SCALE_FOLDER.glob("*.yaml"))
     known(root.scale, scales, "scale", str(SCALE_FOLDER))
     file = SCALE_FOLDER / f"{root.scale}.yaml"

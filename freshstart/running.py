@@ -387,7 +387,7 @@ def _slots(jobs: int | None) -> list[str | None]:
         raise InputError(f"--jobs or FRESHSTART_JOBS must be a whole number from 1 on, found {asked!r}")
     jobs = None if asked is None else int(asked)
     launched = bool(os.environ.get("FRESHSTART_LAUNCH"))
-    gpus = [] if launched else _gpus()
+    gpus = [] if launched else gpu_names()
     if jobs is None and not launched:
         from freshstart.pool import processors
 
@@ -395,7 +395,7 @@ def _slots(jobs: int | None) -> list[str | None]:
     return [gpus[index % len(gpus)] if gpus else None for index in range(jobs or 1)]
 
 
-def _gpus() -> list[str]:
+def gpu_names() -> list[str]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [gpu.strip() for gpu in named.split(",") if gpu.strip() not in ("", "-1")]

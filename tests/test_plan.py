@@ -1,0 +1,56 @@
+"""What a scale will take is known before anything runs, and what can not fit is refused with the setting to change."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from conftest import ROOT
+from test_params import load
+
+from freshstart import outside, plan
+from freshstart.errors import InputError
+
+
+def scaled(scale, folder, monkeypatch):
+    (folder / "conf").symlink_to(ROOT / "conf")
+    (folder / "params.yaml").write_text(
+        re.sub(r"(?m)^scale: \w+", f"scale: {scale}", (ROOT / "params.yaml").read_text())
+    )
+    monkeypatch.setenv("FRESHSTART_STATE", str(folder / ".state"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+    return load(monkeypatch, folder)
+
+
+@pytest.mark.parametrize("scale", ["quick", "small", "paper"])
+def test_all_that_comes_from_outside_is_named_with_size_and_licence(scale, tmp_path, monkeypatch):
+    needed = outside.things(scaled(scale, tmp_path, monkeypatch))
+    assert not any(thing.at_hand for thing in needed if thing.fetched and "weights" not in thing.what)
+    assert all(thing.size and thing.licence != "see its page" for thing in needed if thing.fetched)
+    by_hand = {thing.what for thing in needed if not thing.fetched}
+    papers = {"raw/codeparrot/*.parquet", "raw/pile/*.jsonl.zst", "raw/davidson/labeled_data.csv"}
+    papers |= {"the model raw/models/codeparrot", "the spaCy pipeline en_core_web_sm"}
+    assert by_hand == (papers if scale == "paper" else set())
+
+
+def test_a_plan_of_the_tests_scale(workplace, monkeypatch, capsys):
+    """Its sums are those of its rows; a raw file that is taken away, or a machine that is too small, is refused."""
+    monkeypatch.setattr(plan, "SECONDS", 0.05)
+    everything = load(monkeypatch, workplace)
+    with plan.measuring() as folder:
+        rows = plan.Planner(everything, folder).rows()
+    stages = {row.stage: row for row in rows}
+    assert stages["train"].runs == stages["evaluate"].runs == 18
+    assert stages["train"].work["positions"] == 18 * 4096
+    assert stages["corpus"].work["characters"] == 620_000
+    assert all(row.seconds > 0 for row in rows if row.stage != "scorer")
+    assert plan.table(rows).count("\n") == len(rows) + 1
+    machine = plan.Machine(processors=2, memory=64.0, disk=64.0, gpus=0, gpu_memory=0.0)
+    assert plan.too_large(rows, machine) == []
+    refused = " ".join(plan.too_large(rows, replace(machine, memory=0.1)))
+    assert re.search(r"train needs [\d.]+ GiB of memory, there are 0.1: set FRESHSTART_MICRO_BATCH to 1", refused)
+    assert "lower corpus.<task>.train_characters" in plan.too_large(rows, replace(machine, disk=0.0))[-1]
+    (workplace / "raw/prose.jsonl").unlink()
+    monkeypatch.setattr(plan.Planner, "rows", lambda self: rows)
+    with pytest.raises(InputError, match=r"can not run here; raw/prose.jsonl .*MISSING.*corpus.pii.path"):
+        plan.plan()
+    assert "18 models of pep8, pii, toxicity" in capsys.readouterr().out
