@@ -41,11 +41,11 @@ def digests(settings: Any, inputs: Mapping[str, str], folder: Path, where: str) 
     """
     found = {}
     for key, value in _words("", settings):
-        top = _top(value)
-        name = next((name for name, path in inputs.items() if _is_below(top, path)), None)
+        top = top_of(value)
+        name = next((name for name, path in inputs.items() if is_below(top, path)), None)
         if name is not None:
             listed = files.read_json(folder / f"{name}.json", f"input@{name}")
-            inside = {path: digest for path, digest in listed.items() if _is_below(Path(inputs[name], path), top)}
+            inside = {path: digest for path, digest in listed.items() if is_below(Path(inputs[name], path), top)}
             found[value] = files.digest(inside)
         elif _may_name_files(key, value) and next(glob.iglob(value, recursive=True), None) is not None:
             add = "put the files in a folder" if top == "." else f"add `{Path(top).stem}: {top}` there"
@@ -69,15 +69,15 @@ def _words(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _may_name_files(key: str, value: str) -> bool:
-    return (key in BARE or bool({"/", "."} & set(value))) and not _is_below(value, IN_DVC_YAML)
+    return (key in BARE or bool({"/", "."} & set(value))) and not is_below(value, IN_DVC_YAML)
 
 
-def _top(value: str) -> str:
+def top_of(value: str) -> str:
     """The path itself, or of a pattern the folder that all its matches are in."""
     if os.path.lexists(value):
         return value
     return str(Path(*takewhile(lambda part: not set("*?[") & set(part), Path(value).parts)))
 
 
-def _is_below(path: str | Path, top: str | Path) -> bool:
+def is_below(path: str | Path, top: str | Path) -> bool:
     return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(top))

@@ -1,7 +1,7 @@
 """A task of one's own, written into params.yaml and every scale file as DVC writes YAML: comments and order stay.
 
 It gets what every task must have: a corpus, as large as another task's at that scale, and a scorer. All else it takes
-from ``every``.
+from ``every``. What it reads is named in ``inputs``, so that DVC follows its content.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from freshstart import check, params, scorers
+from freshstart import check, inputs, params, scorers
 from freshstart.errors import InputError
 from freshstart.names import checked
 from freshstart.settings import kind
@@ -55,4 +55,9 @@ def write(task: str, corpus: str, reward: str, columns: Mapping[str, str], label
     with modify_yaml(params.ROOT_FILE) as raw:
         if task not in raw["tasks"]:
             raw["tasks"].append(task)
+        for name, path in ((task, corpus), (f"{task}-labelled", labelled or "")):
+            top = inputs.top_of(path) if path else ""
+            followed = any(inputs.is_below(top, held) for held in raw["inputs"].values())
+            if Path(top).exists() and top not in ("", ".") and not followed:
+                raw["inputs"][name] = top
     return [params.ROOT_FILE, *scales]
