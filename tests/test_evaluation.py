@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import ROOT, door
+from conftest import ROOT, door, follow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -610,9 +610,10 @@ def test_the_door_measures_a_model_trained_elsewhere_by_the_tasks_threshold(trai
     params = yaml.safe_load((made.folder / "params.yaml").read_text())
     params["external"]["folders"] = {name: {"task": "pep8"} | entry for name, entry in entries.items()}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    follow(tmp_path)
     monkeypatch.chdir(tmp_path)
     run, paths = door.__wrapped__(monkeypatch), made.paths("pep8")
-    run("settings", task="pep8", output="settings")
+    run("settings", task="pep8", inputs="inputs", output="settings")
     common = {"task": "pep8", "seed": 0, "scorer": paths["scorer"], "mle": trained / "mle"}
     run("reference", settings="settings/reference.json", output="reference", **common)
 

@@ -7,9 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, follow
 from dvc.utils.serialize import modify_yaml
 
 from freshstart import files, new_task, params, scorers
@@ -71,6 +72,7 @@ def test_a_new_task_is_a_few_more_lines_in_each_file_and_no_other(project):
             assert len(after[path]) == len(lines) + 7 + 4
     loaded = params.load()
     assert loaded.root.tasks == ("pep8", "pii", "toxicity", "shout")
+    assert loaded.root.inputs["shout"] == "raw/mail"
     assert loaded.block("scorer", "shout") == {"kind": "rewards:Shouting", "segments": "sentences", "version": "1"}
     assert loaded.block("corpus", "shout")["train_characters"] == loaded.block("corpus", "pep8")["train_characters"]
     with pytest.raises(InputError, match=r"corpus\.shout is there already"):
@@ -145,7 +147,8 @@ def warned(door, task):
     """The warnings of a task, by the stages that a person runs."""
     folders = {name: f"data/{name}/{task}" for name in ("corpus", "scorer", "scored", "tokenizer", "tokens")}
     learned, shards = f"reports/scorer/{task}.json", f"data/shards/{task}/mle"
-    door("settings", task=task, output=f"data/settings/{task}")
+    follow(Path.cwd(), **{path.stem: str(path) for path in Path("raw").iterdir() if path.stem in ("flat", "labels")})
+    door("settings", task=task, inputs="inputs", output=f"data/settings/{task}")
     door("corpus", task=task, output=folders["corpus"], report="reports/corpus.json")
     door("scorer", task=task, output=folders["scorer"], metrics=learned)
     scored = {"corpus": folders["corpus"], "scorer": folders["scorer"], "output": folders["scored"]}
