@@ -26,7 +26,7 @@ corpus:
   pii: {train_characters: 300_000, heldout_characters: 30_000}
   toxicity: {train_characters: 300_000, heldout_characters: 30_000}
 shards:
-  every: {positions: 16_384}
+  every: {positions: 8_192}
 train:
   every: {layers: 1, width: 32, heads: 2, context: 64, batch_size: 4, log_every: 4, checkpoint_every: 16}
   pep8: {awr: {batch_size: 8}}
