@@ -34,7 +34,7 @@ from freshstart.training import TrainSettings, curve, schedule
 from freshstart.training.checkpoint import Checkpoints
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
-from freshstart.training.model import save
+from freshstart.training.model import attend_causally, save
 from freshstart.training.optimizers import optimizers
 from freshstart.training.run import Run
 from freshstart.training.stops import Guard, asked_to_stop, no_collection
@@ -237,6 +237,8 @@ def prepared(learner: Learner, settings: TrainSettings, group: Group) -> Any:
     is_gpu = group.device.type == "cuda"
     forward: Any = learner
     if settings.compile == "on" or (settings.compile == "auto" and is_gpu):
+        for model in filter(None, (learner.model, learner.reference)):
+            attend_causally(model, settings.context)
         forward = torch.compile(learner, fullgraph=True)
     if group.count > 1:
         from torch.nn.parallel import DistributedDataParallel
