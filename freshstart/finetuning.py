@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from freshstart import files
+from freshstart import files, objectives
 from freshstart.errors import InputError
 from freshstart.names import SNAPSHOTS, arm_name, trained_by
 from freshstart.tokens.shards import Plain, write_rest
@@ -15,7 +15,10 @@ from freshstart.training import FinetuneSettings
 from freshstart.training.launch import Group
 from freshstart.training.model import MODEL_FILE, RECORD, read_record
 from freshstart.training.rows import Rows
-from freshstart.training.run import Inputs, Run
+from freshstart.training.run import Inputs, Run, parts
+
+MOST_EPOCHS = 1.5
+MOST_LENGTH_OFF = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def finetuning(
     """The run that takes the mle model further with the objective of ``run``, on what mle had left.
 
     A plain stream goes on with exactly the rows that mle would have read next. Of a stream of its own come only the
-    documents with no token in a row that mle has read. The optimizer begins anew.
+    documents kept back from mle: those of parts that it has not begun. The optimizer begins anew.
     Raises InputError where mle has no snapshot there, or has left nothing.
     """
     start, drawn = _snapshot(run, inputs, arm)
@@ -85,15 +88,34 @@ def _snapshot(run: Run, inputs: Inputs, arm: Arm) -> tuple[Path, int]:
 
 
 def _write_rest(run: Run, inputs: Inputs, arm: Arm, drawn: int) -> dict[str, Any]:
-    """Write the stream of the documents of which mle has read no token; gives what its manifest is to say of it."""
+    """Write the stream of the documents that are kept back from mle; gives what its manifest is to say of it.
+
+    Raises InputError where they are too few, or not like those that the objective is pretrained on.
+    """
     plain = Plain(inputs.tokens / "train", inputs.task)
-    digest, parts = plain.manifest["sha256"]["tokens.npy"], run.settings.shuffle_parts
-    by_mle = Rows(plain.stream, run.settings.context, digest, run.seed, parts=parts)
-    free = ~by_mle.documents(drawn, inputs=True)
+    of_mle = parts(plain.folder, run.settings.shuffle_parts, objectives.load("mle"), {})
+    digest = plain.manifest["sha256"]["tokens.npy"]
+    free = Rows(plain.stream, run.settings.context, digest, run.seed, parts=of_mle).kept_back(drawn)
+    remedy = "or finetune with an objective on the plain stream"
     if not free.any():
         raise InputError(
-            f"mle has read a token of each of the {len(free):,} documents at {arm.share} of its budget: set "
-            f"train.every.shuffle_parts to 2 or more, enlarge corpus.{inputs.task}.train_characters, or finetune with "
-            "an objective on the plain stream"
+            f"mle has begun to read all parts of the {len(free):,} documents at {arm.share} of its budget: raise "
+            f"train.every.shuffle_parts, enlarge corpus.{inputs.task}.train_characters, {remedy}"
         )
-    return write_rest(run.objective, run.numbers, free, plain, arm.rest, arm.corpus_seed)
+    rest = write_rest(run.objective, run.numbers, free, plain, arm.rest, arm.corpus_seed)
+    epochs = (run.positions - drawn * run.settings.context) / rest["tokens"]
+    if epochs > MOST_EPOCHS:
+        raise InputError(
+            f"{run.objective.name} would read the {rest['tokens']:,} tokens that mle has left {epochs:.1f} times, more "
+            f"than {MOST_EPOCHS}: raise corpus.{inputs.task}.train_characters, or train.every.shuffle_parts if most "
+            f"documents are in parts that mle has begun, {remedy}"
+        )
+    whole = run.rows.stream
+    length, usual = rest["tokens"] / rest["documents"], len(whole.tokens) / len(whole.document_ends)
+    if abs(length / usual - 1) > MOST_LENGTH_OFF:
+        raise InputError(
+            f"the {rest['documents']:,} documents that mle has left for {run.objective.name} have {length:.0f} tokens "
+            f"on the mean, all that it is pretrained on {usual:.0f}, more than {MOST_LENGTH_OFF:.0%} apart: enlarge "
+            f"corpus.{inputs.task}.train_characters, {remedy}"
+        )
+    return rest

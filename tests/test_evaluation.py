@@ -514,7 +514,7 @@ def trained(made, tmp_path_factory):
             settings_file = folder / f"{objective}.json"
             resolved = json.loads((made.paths("pep8")["settings"] / objective / "train.json").read_text())
             resolved["settings"]["snapshots"] = [0.5] if objective == "mle" else []
-            files.write_json(settings_file, resolved | {"settings": resolved["settings"] | {"shuffle_parts": 4}})
+            files.write_json(settings_file, resolved | {"settings": resolved["settings"] | {"shuffle_parts": 16}})
             common = {"task": "pep8", "objective": objective, "seed": 0, "settings": settings_file}
             common |= {"tokens": "data/tokens/pep8", "shards": f"data/shards/pep8/{objective}"}
             common |= {"tokenizer": "data/tokenizer/pep8", "curve": folder / "curve.csv"}

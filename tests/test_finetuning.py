@@ -13,6 +13,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from test_training import SETTINGS, rescale
 
+from freshstart import finetuning
 from freshstart.errors import InputError
 from freshstart.names import arm_name, trained_by
 from freshstart.tokens import read
@@ -23,13 +24,14 @@ from freshstart.training.rows import Rows
 
 SHARE = 0.5
 THIRD = 0.3333333
+PARTS = 16
 
 
 @pytest.fixture
 def arms(made, workplace, monkeypatch, door):
     """Train mle with snapshots, and give what takes it further: the rows of each step are recorded."""
     (workplace / "data").symlink_to(made.folder / "data")
-    snapshots = {"snapshots": [0.25, THIRD, SHARE], "shuffle_parts": 4}
+    snapshots = {"snapshots": [0.25, THIRD, SHARE], "shuffle_parts": PARTS}
     rescale(workplace, train=snapshots | {"unlikelihood": {"context": 32}})
     door("settings", task="pep8", inputs="inputs", output="settings")
     drawn: list[np.ndarray] = []
@@ -76,12 +78,17 @@ def test_an_arm_with_a_stream_of_its_own_shares_no_token_with_what_mle_read(arms
     folder, by_mle, further = arms
     further(objective)
     plain = Stream.open(folder / "data/tokens/pep8/train", "pep8")
-    is_read = np.zeros(len(plain.tokens), dtype=bool)
-    for row in by_mle[: len(by_mle) // 2]:
-        is_read[row * 64 : row * 64 + 65] = True
-    manifest = json.loads((folder / f"rest/{objective}/manifest.json").read_text())
     ends = np.asarray(plain.document_ends)
     begins = np.concatenate([[0], ends[:-1]])
+    ids = np.load(folder / "data/tokens/pep8/train/document_ids.npy")
+    part = [int.from_bytes(bytes(digest)[8:], "little") % PARTS for digest in ids]
+    order = sorted(range(len(ends)), key=lambda i: part[i])
+    laid_out = np.concatenate([np.arange(begins[i], ends[i]) for i in order])
+    is_read = np.zeros(len(plain.tokens), dtype=bool)
+    for row in by_mle[: len(by_mle) // 2]:
+        is_read[laid_out[row * 64 : row * 64 + 65]] = True
+    last = max(part[i] for i in range(len(ends)) if is_read[begins[i] + 1 : ends[i]].any())
+    manifest = json.loads((folder / f"rest/{objective}/manifest.json").read_text())
     taken = np.concatenate([np.arange(begins[i], ends[i]) for i in manifest["document_places"]])
     assert len(taken)
     assert not is_read[taken].any()
@@ -90,8 +97,8 @@ def test_an_arm_with_a_stream_of_its_own_shares_no_token_with_what_mle_read(arms
     text = tokens[~np.isin(tokens, [control["id"] for control in special["controls"]])]
     np.testing.assert_array_equal(text, plain.tokens[taken])
     assert (len(text) < len(tokens)) == (objective == "conditional")
-    if objective == "conditional":  # every document that mle has not touched is there, labelled as in its shards
-        free = [i for i in range(len(ends)) if not is_read[begins[i] : ends[i]].any()]
+    if objective == "conditional":  # all documents of the parts that mle has not begun, labelled as in its shards
+        free = [i for i in range(len(ends)) if part[i] > last and not is_read[begins[i] : ends[i]].any()]
         assert manifest["document_places"] == free
         whole = Stream.open(folder / "data/shards/pep8/conditional", "pep8")
         spans = np.concatenate([[0], whole.document_ends])
@@ -112,8 +119,15 @@ def test_new_control_tokens_begin_at_the_mean_of_the_others(arms):
     assert torch.equal(after[:good], before[:good])
 
 
-def test_arms_that_are_refused(arms):
+def test_arms_that_are_refused(arms, monkeypatch):
     folder, _, further = arms
+    for bound, message in (
+        ("MOST_EPOCHS", r"conditional would read the [\d,]+ tokens that mle has left 0.\d times, more than 0"),
+        ("MOST_LENGTH_OFF", r"documents that mle has left for conditional have \d+ tokens on the mean, all that it is"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
+            patch.setattr(finetuning, bound, 0)
+            further("conditional")
     with pytest.raises(InputError, match=r"no snapshot at 0.75 of its budget \(it has 0.25, 0.312, 0.5\): add 0.75"):
         further("awr", share=0.75)
     with pytest.raises(InputError, match=r"train.context of unlikelihood is 32, but mle was trained with 64"):

@@ -104,9 +104,10 @@ def test_launch_words_are_checked(monkeypatch):
     with pytest.raises(InputError, match="begin it with torchrun, srun or ray"):
         launched("stages.train", [])
     group = Group(1, 2, torch.device("cpu"))
-    assert group.share(8) == (slice(4, 8), 4)
+    assert [group.share(24, lambda rows=rows: rows)[1] for rows in (100, 12, 11, 5, 1)] == [12, 12, 6, 4, 1]
+    assert group.share(8, lambda: 100) == (slice(4, 8), 4)
     monkeypatch.setenv("FRESHSTART_MICRO_BATCH", "2")
-    assert group.share(8) == (slice(4, 8), 2)
+    assert group.share(8, lambda: 100) == (slice(4, 8), 2)
     for micro, batch_size, message in (
         ("2", 9, r"batch_size \(9\) can not be shared out evenly by 2 processes"),
         ("3", 8, "the 4 rows of each process are no multiple of it"),
@@ -114,7 +115,7 @@ def test_launch_words_are_checked(monkeypatch):
     ):
         monkeypatch.setenv("FRESHSTART_MICRO_BATCH", micro)
         with pytest.raises(InputError, match=message):
-            group.share(batch_size)
+            group.share(batch_size, lambda: 100)
 
 
 def test_slurm_hosts():

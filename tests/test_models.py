@@ -13,7 +13,7 @@ from freshstart.sampling.sampler import Decoding, sample
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
 from freshstart.training.loop import train
-from freshstart.training.model import build, load, start_from, token_logprobs
+from freshstart.training.model import attend_causally, build, hidden_states, load, start_from, token_logprobs
 
 GROUPED = {"intermediate_size": 64, "num_key_value_heads": 1}
 SHAPES = {
@@ -133,6 +133,32 @@ def test_a_step_is_one_graph(tmp_path, objective, backend):
     plain, _ = learner(*batch)
     assert float(loss.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
     assert "nll" in terms
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "is_causal"),
+    [("gpt2", {}, True), ("llama", GROUPED, True), ("mistral", GROUPED | {"sliding_window": 4}, False)],
+)
+def test_what_is_compiled_attends_without_a_mask(architecture, shape, is_causal):
+    """The traced graph calls the fused kernel with ``is_causal`` and no mask; log p is that of plain attention."""
+    settings = replace(SETTINGS, architecture=architecture, shape=shape)
+    models = [build(settings, 60, 0, 0).train() for _ in range(2)]
+    attend_causally(models[0], settings.context)
+    calls = []
+
+    def backend(module, _):
+        calls.extend(node for node in module.graph.nodes if "scaled_dot_product" in str(node.target))
+        return module.forward
+
+    torch._dynamo.reset()
+    traced = torch.compile(hidden_states, fullgraph=True, backend=backend)
+    tokens = torch.randint(0, 60, (3, 17), generator=torch.Generator().manual_seed(0))
+    logp = [
+        token_logprobs(hidden(model, tokens[:, :-1]), model.get_output_embeddings().weight, tokens[:, 1:])
+        for model, hidden in zip(models, (traced, hidden_states), strict=True)
+    ]
+    torch.testing.assert_close(*logp, rtol=0, atol=1e-5)
+    assert [(node.kwargs["attn_mask"], node.kwargs["is_causal"]) for node in calls] == [(None, True)] * is_causal
 
 
 def test_live_curves(tmp_path, monkeypatch):

@@ -27,9 +27,12 @@ from freshstart.errors import InputError
 from freshstart.objectives import Good, Needs, Objective, TrainScores
 from freshstart.tokens import Control
 from freshstart.tokens.store import Stream
-from freshstart.training import TrainSettings, Vocabulary, loop, schedule, stops
+from freshstart.training import TrainSettings, Vocabulary, learner, loop, schedule, stops
 from freshstart.training.checkpoint import Checkpoints, TrainState
+from freshstart.training.launch import Group
+from freshstart.training.learner import Learner
 from freshstart.training.loop import train
+from freshstart.training.memory import StepMemory, step_memory
 from freshstart.training.model import build, hidden_states, load, token_logprobs
 from freshstart.training.optimizers import optimizers
 from freshstart.training.rows import Rows
@@ -98,7 +101,7 @@ def assert_equal(left, right):
         assert torch.equal(left[key], right[key]), key
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [None, np.arange(9) % 3])
 def test_rows_are_a_permutation_each_epoch(parts):
     rows = Rows(stream(), 16, "digest", 0, parts=parts)
     assert rows.count == 3999 // 16
@@ -112,12 +115,31 @@ def test_rows_are_a_permutation_each_epoch(parts):
     np.testing.assert_array_equal(wide, first[:80])  # the order does not depend on the size of a batch
 
 
-def test_a_batch_holds_tokens_and_the_scores_of_its_targets():
+@pytest.mark.parametrize("parts", [None, np.arange(9) % 3])
+def test_a_batch_holds_tokens_and_the_scores_of_its_targets(parts):
     data = stream()
-    tokens, scores = Rows(data, 16, "digest", 0).batch(np.array([3, 0]))
-    assert (tokens.shape, scores.shape) == ((2, 17), (2, 16))
-    np.testing.assert_array_equal(tokens[0], data.tokens[48:65])
-    np.testing.assert_array_equal(scores[0], data.scores(49, 65))
+    tokens, scores = Rows(data, 16, "digest", 0, parts=parts).batch(np.array([3, 0, 120]))
+    assert (tokens.shape, scores.shape) == ((3, 17), (3, 16))
+    begins = [0, *data.document_ends[:-1]]
+    order = range(9) if parts is None else [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    laid_out = np.concatenate([np.arange(begins[i], data.document_ends[i]) for i in order])
+    every = data.scores(0, len(data.tokens))
+    for i, row in enumerate((3, 0, 120)):
+        np.testing.assert_array_equal(tokens[i], data.tokens[laid_out[row * 16 : row * 16 + 17]])
+        np.testing.assert_array_equal(scores[i], every[laid_out[row * 16 + 1 : row * 16 + 17]])
+
+
+def test_documents_of_parts_not_begun_are_kept_back():
+    data, parts = stream(), np.arange(9) % 3
+    rows = Rows(data, 16, "digest", 0, parts=parts)
+    sizes = np.bincount(parts, np.diff(data.document_ends, prepend=0))
+    first, second = int(-(-sizes[0] // 16)), int(-(-(sizes[0] + sizes[1]) // 16))
+    for drawn, begun in ((1, 0), (first, 0), (first + 1, 1), (second, 1), (second + 1, 2), (2 * rows.count, 2)):
+        kept = rows.kept_back(drawn)
+        untouched = ~rows.documents(drawn, inputs=True)
+        assert kept.tolist() == ((parts > begun) & untouched).tolist()
+        assert (parts > begun).sum() - kept.sum() <= 1  # a row at a border holds tokens of the next part
+    assert not Rows(data, 16, "digest", 0).kept_back(1).any()
 
 
 def test_distinct_documents_are_counted():
@@ -315,6 +337,50 @@ def test_where_the_host_does_not_look_at_each_step_the_device_leaves_a_bad_one_o
     assert len(models) == 10
     assert not torch.equal(models[6]["transformer.wte.weight"], models[7]["transformer.wte.weight"])
     assert_equal(models[7], models[9])
+
+
+@pytest.mark.parametrize(
+    ("objective", "normalize"), [("mle", True), ("unlikelihood", True), ("rwr", True), ("awr", True), ("awr", False)]
+)
+def test_any_micro_batch_gives_the_same_weights(tmp_path, monkeypatch, objective, normalize):
+    """In float64; only weights that are normalized over a batch in pieces cost a second forward pass."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        results = []
+        for rows in (4, 2, 1):
+            monkeypatch.setenv("FRESHSTART_MICRO_BATCH", str(rows))
+            chosen = run(tmp_path / str(rows), objective, replace(SETTINGS, optimizer="adamw"))
+            passes = []
+            monkeypatch.setattr(
+                learner, "hidden_states", lambda *asked, log=passes: log.append(1) or hidden_states(*asked)
+            )
+            train(replace(chosen, numbers=chosen.numbers | {"normalize": normalize}), {"rows": rows})
+            is_twice = objective == "awr" and normalize and rows < 4
+            assert len(passes) == chosen.steps * (4 // rows) * (2 if is_twice else 1)
+            results.append(weights(tmp_path / str(rows)))
+        for other in results[1:]:
+            assert max(float((results[0][key] - other[key]).abs().max()) for key in other) < 1e-12
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def test_a_step_needs_memory_for_each_row(tmp_path):
+    """Twice the layers, twice the activations inside them; AdamW keeps four values a weight with the gradient."""
+    planned = []
+    for layers in (1, 2, 3):
+        chosen = run(tmp_path, "awr", replace(SETTINGS, layers=layers))
+        begun = Learner(chosen.first_model().train(), chosen, Group(0, 1, torch.device("cpu")))
+        planned.append(step_memory(begun, SETTINGS.context, torch.device("cpu")))
+        assert planned[-1].fixed == 4 * sum(p.nbytes for p in begun.parameters())
+    assert planned[2].row - planned[1].row == planned[1].row - planned[0].row > 10 * 16 * 32 * 4
+
+
+def test_more_memory_than_there_is_is_refused():
+    memory = StepMemory(10 << 30, 1 << 30)
+    assert memory.rows(80 << 30) == 58
+    with pytest.raises(InputError, match="takes 10.0 GiB and 1.00 GiB for each row of a forward pass, the device has"):
+        memory.rows(12 << 30)
 
 
 def test_what_can_not_be_trained_is_refused(tmp_path):

@@ -24,8 +24,8 @@ class TrainSettings:
     ``wsd``, warm-up, stable, decay) are shares of all steps. ``muon`` trains the matrices inside the blocks at
     ``muon_learning_rate`` and everything else by AdamW. ``loss_chunk`` positions at a time get their logits (0: all),
     for small cards. ``threads`` is part of the result: one and two threads add floats in another order. ``snapshots``
-    are shares of the budget at which the model is kept. ``shuffle_parts``: freshstart/training/rows.py; 2 or more leave
-    whole documents for a finetuning on a stream of its own.
+    are shares of the budget at which the model is kept. ``shuffle_parts``: freshstart/training/rows.py; 2 or more keep
+    whole documents back for a finetuning on a stream of its own.
     """
 
     layers: int

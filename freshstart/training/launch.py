@@ -8,7 +8,8 @@ floats are added:
     FRESHSTART_LAUNCH="ray --workers=8 --gpus=1"            Ray Train's TorchTrainer, on the cluster of RAY_ADDRESS
 
 Unset, the stage trains in its own process. ``FRESHSTART_MICRO_BATCH`` is the most rows in one forward pass of one
-process (default: all); gradients accumulate over the others.
+process (default: as many as a GPU's memory holds, freshstart/training/memory.py; all on a CPU); gradients accumulate
+over the others.
 """
 
 from __future__ import annotations
@@ -66,15 +67,18 @@ class Group:
 
             dist.barrier()
 
-    def share(self, batch_size: int) -> tuple[slice, int]:
-        """The rows of a batch that are this process's, and how many of them go into one forward pass."""
+    def share(self, batch_size: int, fit: Callable[[], int]) -> tuple[slice, int]:
+        """The rows of a batch that are this process's, and how many of them go into one forward pass.
+
+        ``fit`` says how many rows the device holds, where nobody asks for a number.
+        """
         asked = os.environ.get(MICRO_BATCH)
         if batch_size % self.count:
             raise InputError(f"train.batch_size ({batch_size}) can not be shared out evenly by {self.count} processes")
         share = batch_size // self.count
         if asked is not None and (not asked.isdigit() or not int(asked) > 0):
             raise InputError(f"{MICRO_BATCH} must be a number of rows, at least 1, found {asked!r}")
-        micro = min(int(asked), share) if asked else share
+        micro = min(int(asked), share) if asked else max(n for n in range(1, min(fit(), share) + 1) if share % n == 0)
         if share % micro:
             raise InputError(f"{MICRO_BATCH} is {micro}: the {share} rows of each process are no multiple of it")
         return slice(self.rank * share, (self.rank + 1) * share), micro

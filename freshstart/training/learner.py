@@ -32,6 +32,7 @@ class Learner(nn.Module):
         self.value_head = ValueHead(model.config.hidden_size).to(model.device) if has_value else None
         self.reference = reference.requires_grad_(False).eval() if reference is not None else None
         self.objective = run.objective
+        self.weigh = run.objective.weigh if run.numbers.get("normalize") else None
         self.numbers = {  # lists go to the device once, not at every step
             name: torch.tensor(value, dtype=torch.float32, device=group.device) if isinstance(value, list) else value
             for name, value in run.numbers.items()
@@ -49,9 +50,9 @@ class Learner(nn.Module):
                 with torch.no_grad():
                     reference = self._logp(self.reference, hidden_states(self.reference, inputs), targets)
         batch = Batch(logp, scores, value, reference, mean_weight)
-        if objective.weigh is not None and mean_weight is None and self.group.count > 1:
+        if self.weigh is not None and mean_weight is None and self.group.count > 1:
             fixed = Batch(*(part if part is None else part.detach() for part in batch))
-            batch = batch._replace(mean_weight=self._mean(*objective.weigh(fixed, self.numbers)))
+            batch = batch._replace(mean_weight=self._mean(*self.weigh(fixed, self.numbers)))
         losses, terms = objective.loss(batch, self.numbers)
         loss = losses.mean()
         logged = {"loss": loss, "nll": -logp.mean(), **terms}
@@ -61,9 +62,9 @@ class Learner(nn.Module):
     def mean_weight(self, pieces: list[tuple[Tensor, Tensor]], seeded: Callable[[int], None]) -> Tensor | None:
         """The mean weight of a batch that is read in several pieces; None where the objective does not ask for it.
 
-        ``seeded`` sets the random numbers of a piece. Costs a forward pass over the batch.
+        ``seeded`` sets the random numbers of a piece. Costs a forward pass over the batch where it does.
         """
-        if self.objective.weigh is None:
+        if self.weigh is None:
             return None
         total = torch.zeros(2, dtype=torch.float64, device=self.group.device)
         for number, (tokens, scores) in enumerate(pieces):
@@ -71,7 +72,7 @@ class Learner(nn.Module):
             with self._precision():
                 value = self._value(hidden_states(self.model, tokens[:, :-1]))
             unknown = torch.full_like(scores, torch.nan)  # weights do not depend on log p
-            total += torch.stack(self.objective.weigh(Batch(unknown, scores, value), self.numbers)).double()
+            total += torch.stack(self.weigh(Batch(unknown, scores, value), self.numbers)).double()
         return self._mean(*total)
 
     def _logp(self, model: Any, hidden: Tensor, targets: Tensor) -> Tensor:

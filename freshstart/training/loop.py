@@ -34,7 +34,8 @@ from freshstart.training import TrainSettings, curve, schedule
 from freshstart.training.checkpoint import Checkpoints
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
-from freshstart.training.model import save
+from freshstart.training.memory import step_memory
+from freshstart.training.model import attend_causally, save
 from freshstart.training.optimizers import optimizers
 from freshstart.training.run import Run
 from freshstart.training.stops import Guard, asked_to_stop, no_collection
@@ -85,10 +86,10 @@ class Loop:
         torch.set_num_threads(settings.threads)
         keep_memory()
         self.run, self.settings, self.identity, self.group = run, settings, identity, group
-        self.share, self.micro_batch = group.share(settings.batch_size)
         self.model = run.first_model().to(group.device).train()
         reference = run.first_model().to(group.device) if run.objective.needs.reference else None
         self.learner = Learner(self.model, run, group, reference)
+        self.share, self.micro_batch = group.share(settings.batch_size, self.rows_that_fit)
         self.optimizers = optimizers(self.model, self.learner.value_head, settings)
         self.parts = {"model": self.model, **{f"optimizer-{i}": part for i, part in enumerate(self.optimizers)}}
         if self.learner.value_head is not None:
@@ -102,6 +103,14 @@ class Loop:
         self.forward = prepared(self.learner, settings, group)
         self.guard = Guard(run, self.optimizers, group)
         self.snapshots = {max(round(share * run.steps), 1) for share in settings.snapshots}
+
+    def rows_that_fit(self) -> int:
+        """How many rows of a forward pass the device holds; a function of the card, not of what else is on it."""
+        device = self.group.device
+        if device.type != "cuda":
+            return self.settings.batch_size
+        memory = step_memory(self.learner, self.settings.context, device)
+        return memory.rows(torch.cuda.get_device_properties(device).total_memory)
 
     @property
     def positions(self) -> int:
@@ -237,6 +246,8 @@ def prepared(learner: Learner, settings: TrainSettings, group: Group) -> Any:
     is_gpu = group.device.type == "cuda"
     forward: Any = learner
     if settings.compile == "on" or (settings.compile == "auto" and is_gpu):
+        for model in filter(None, (learner.model, learner.reference)):
+            attend_causally(model, settings.context)
         forward = torch.compile(learner, fullgraph=True)
     if group.count > 1:
         from torch.nn.parallel import DistributedDataParallel

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PAD_VOCABULARY_TO = 128
 EAGER_UP_TO = 256  # positions: plain attention on a CPU is faster there than the fused kernel (a step by 12-18% at 128)
+CAUSAL = "causal_sdpa"
 NEW_ROW_NOISE = 0.01
 MODEL_FILE = "model.safetensors"
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout", "dropout")
@@ -128,6 +129,27 @@ def start_from(
 def attention(context: int) -> str:
     """Which attention kernel to use on the hardware at hand."""
     return "sdpa" if torch.cuda.is_available() or context > EAGER_UP_TO else "eager"
+
+
+def attend_causally(model: PreTrainedModel, context: int) -> None:
+    """Let a model that is to be compiled attend by ``is_causal=True`` without a mask, which fused kernels need.
+
+    Traced, transformers' own path hands an explicit mask to the kernel; run eagerly it does not. A model for which that
+    is something else (a window shorter than the context, chunks) stays as it is.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    AttentionInterface.register(CAUSAL, sdpa_attention_forward)  # no mask is made for a name without a mask function
+    tokens = torch.arange(context, device=model.device)[None] % model.config.vocab_size
+    before, training = model.config._attn_implementation, model.training
+    model.eval()
+    with torch.no_grad():
+        masked = hidden_states(model, tokens)
+        model.set_attn_implementation(CAUSAL)
+        if not torch.allclose(masked, hidden_states(model, tokens), rtol=1e-3, atol=1e-4):
+            model.set_attn_implementation(before)
+    model.train(training)
 
 
 def hidden_states(model: PreTrainedModel, tokens: Tensor) -> Tensor:

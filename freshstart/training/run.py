@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -18,7 +19,7 @@ from freshstart.tokens import read
 from freshstart.tokens.store import MANIFEST, Stream, read_manifest
 from freshstart.training import TrainSettings, Vocabulary
 from freshstart.training.model import build, start_from
-from freshstart.training.rows import Rows
+from freshstart.training.rows import Rows, part_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,12 +100,19 @@ def pretraining(inputs: Inputs, settings: TrainSettings) -> tuple[Run, dict[str,
     is_plain = shards["stream"] == "plain"
     digest = (plain if is_plain else shards)["sha256"]["tokens.npy"]
     stream = Stream.open(inputs.tokens / "train" if is_plain else inputs.shards, task)
+    objective = objectives.load(name)
     run = Run(
         title=f"training {task}/{name}/{inputs.seed}",
         settings=settings,
-        objective=objectives.load(name),
+        objective=objective,
         numbers=shards["numbers"],
-        rows=Rows(stream, settings.context, digest, inputs.seed, parts=settings.shuffle_parts),
+        rows=Rows(
+            stream,
+            settings.context,
+            digest,
+            inputs.seed,
+            parts=parts(inputs.tokens / "train", settings.shuffle_parts, objective, shards["numbers"]),
+        ),
         vocabulary=Vocabulary(plain["vocabulary"], plain["end_of_text"], read(plain["controls"])),
         positions=shards["settings"]["positions"],
         seed=inputs.seed,
@@ -128,3 +136,11 @@ def pretraining(inputs: Inputs, settings: TrainSettings) -> tuple[Run, dict[str,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     return run, identity
+
+
+def parts(tokens: Path, count: int, objective: Objective, numbers: Numbers) -> np.ndarray | None:
+    """The part of each document that an objective reads, of so many; None where there is one."""
+    if count == 1:
+        return None
+    ids, scores = (np.load(tokens / f"document_{name}.npy") for name in ("ids", "scores"))
+    return part_of(ids[objective.keep(scores, numbers)] if objective.keep is not None else ids, count)
