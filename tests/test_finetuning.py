@@ -125,9 +125,10 @@ def test_arms_that_are_refused(arms, monkeypatch):
         ("MOST_EPOCHS", r"conditional would read the [\d,]+ tokens that mle has left 0.\d times, more than 0"),
         ("MOST_LENGTH_OFF", r"documents that mle has left for conditional have \d+ tokens on the mean, all that it is"),
     ):
-        with monkeypatch.context() as patch, pytest.raises(InputError, match=message):
+        with monkeypatch.context() as patch:
             patch.setattr(finetuning, bound, 0)
-            further("conditional")
+            with pytest.raises(InputError, match=message):
+                further("conditional")
     with pytest.raises(InputError, match=r"no snapshot at 0.75 of its budget \(it has 0.25, 0.312, 0.5\): add 0.75"):
         further("awr", share=0.75)
     with pytest.raises(InputError, match=r"train.context of unlikelihood is 32, but mle was trained with 64"):
