@@ -33,8 +33,8 @@ import numpy as np
 
 from freshstart import corpora, evaluation, files, objectives, outside, params, scorers, tokens, training
 from freshstart.errors import InputError
+from freshstart.pool import processors
 from freshstart.running import gpu_names
-from freshstart.scoring.pool import processors
 
 GIB = 2**30
 SECONDS = 2.0  # a rate is measured for so long, after one call that warms up
@@ -276,9 +276,10 @@ class Task:
             rates = self.planner.rates(name, self.asked[name], settings, vocabulary)
             positions = self.asked[name].positions * share
             steps = positions / (settings.batch_size * settings.context)
-            _, rows = Group(0, 1, self.planner.device).share(settings.batch_size)
             held, each = base + rates.held / GIB, rates.position * settings.context / GIB
             fit = max(int((Machine.here().room(on_gpu) - held) / each), 1)
+            fitting = fit if on_gpu else settings.batch_size  # as training chooses
+            _, rows = Group(0, 1, self.planner.device).share(settings.batch_size, lambda fitting=fitting: fitting)
             kept = (1 + len(settings.snapshots) * (share == 1)) * rates.parameters * 4 * 2 / GIB
             work = {"positions": positions * seeds, "FLOP": positions * rates.flop * seeds}
             seconds = seeds * (start + positions * rates.train + steps * rates.step)
