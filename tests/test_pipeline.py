@@ -234,6 +234,7 @@ def repro(tmp_path_factory):
     return folder, ran(dvc(folder, "repro"))
 
 
+TRACKED = ("summary.json", "cells.csv", "curves.csv")
 OBJECTIVES = ("mle", "filtered", "conditional", "unlikelihood", "rwr", "awr")
 CELLS = {f"{stage}@toxicity-{objective}-0" for stage in ("train", "evaluate") for objective in OBJECTIVES}
 
@@ -248,7 +249,7 @@ def test_a_fresh_clone_makes_everything(repro):
     assert ran(dvc(folder, "repro")) == set()
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     names = {line[3:] for line in changed.stdout.splitlines()}
-    assert names <= {"dvc.lock", "reports/"} | {f"reports/{name}" for name in ("summary.json", "cells.csv", "curves.csv")}
+    assert names <= {"dvc.lock", "reports/", *(f"reports/{name}" for name in TRACKED)}
 
 
 @pytest.mark.slow
