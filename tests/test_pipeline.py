@@ -177,10 +177,11 @@ def test_names_are_checked_before_a_shell_or_a_path_sees_them(workplace, capsys,
     expected = "error: params.yaml: a name is letters, digits, - and _, found 'pep8; touch x'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
     for stage in STAGES.keys() - {"compare"}:
-        monkeypatch.setattr(sys, "argv", ["door", "--task", "../pep8"])
+        word = "name" if stage == "input" else "task"
+        monkeypatch.setattr(sys, "argv", ["door", f"--{word}", "../pep8"])
         with pytest.raises(SystemExit, match="^2$"):
             importlib.import_module(f"stages.{door(stage)}").main()
-        assert "argument --task: a name is letters, digits, - and _, found '../pep8'" in capsys.readouterr().err
+        assert f"argument --{word}: a name is letters, digits, - and _, found '../pep8'" in capsys.readouterr().err
 
 
 def test_doors_take_the_names_of_variants_and_arms(monkeypatch, capsys):
@@ -362,6 +363,7 @@ def test_one_cell_runs_only_what_it_needs(tmp_path):
     folder = clone(tmp_path)
     stages = ran(dvc(folder, "repro", "train@toxicity-awr-0"))
     data = {f"{name}@toxicity" for name in ("settings", "corpus", "scorer", "score", "tokenizer", "tokens")}
+    data |= {"input@python", "input@prose"}
     assert stages == data | {"shards@toxicity-awr", "train@toxicity-awr-0"}
 
 
