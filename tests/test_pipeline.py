@@ -184,11 +184,12 @@ def test_names_are_checked_before_a_shell_or_a_path_sees_them(workplace, capsys,
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     expected = "error: params.yaml: a name is letters, digits, - and _, found 'pep8; touch x'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
-    for stage in STAGES.keys() - {"compare", "input"}:
-        monkeypatch.setattr(sys, "argv", ["door", "--task", "../pep8"])
+    for stage in STAGES.keys() - {"compare"}:
+        word = "name" if stage == "input" else "task"
+        monkeypatch.setattr(sys, "argv", ["door", f"--{word}", "../pep8"])
         with pytest.raises(SystemExit, match="^2$"):
             importlib.import_module(f"stages.{door(stage)}").main()
-        assert "argument --task: a name is letters, digits, - and _, found '../pep8'" in capsys.readouterr().err
+        assert f"argument --{word}: a name is letters, digits, - and _, found '../pep8'" in capsys.readouterr().err
 
 
 def test_doors_take_the_names_of_variants_and_arms(monkeypatch, capsys):
@@ -242,6 +243,7 @@ def repro(tmp_path_factory):
     return folder, ran(dvc(folder, "repro"))
 
 
+TRACKED = ("summary.json", "cells.csv", "curves.csv")
 OBJECTIVES = ("mle", "filtered", "conditional", "unlikelihood", "rwr", "awr")
 CELLS = {f"{stage}@toxicity-{objective}-0" for stage in ("train", "evaluate") for objective in OBJECTIVES}
 
@@ -256,7 +258,7 @@ def test_a_fresh_clone_makes_everything(repro):
     assert ran(dvc(folder, "repro")) == set()
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     names = {line[3:] for line in changed.stdout.splitlines()}
-    assert names <= {"dvc.lock", "reports/summary.json", "reports/"}
+    assert names <= {"dvc.lock", "reports/", *(f"reports/{name}" for name in TRACKED)}
 
 
 @pytest.mark.slow
@@ -369,6 +371,7 @@ def test_one_cell_runs_only_what_it_needs(tmp_path):
     folder = clone(tmp_path)
     stages = ran(dvc(folder, "repro", "train@toxicity-awr-0"))
     data = {f"{name}@toxicity" for name in ("settings", "corpus", "scorer", "score", "tokenizer", "tokens")}
+    data |= {"input@python", "input@prose"}
     assert stages == data | {"shards@toxicity-awr", "train@toxicity-awr-0"}
 
 
