@@ -114,7 +114,7 @@ def plan(scale: str | None = None) -> None:
     cells = len(root.tasks) * len(root.seeds) * (len(root.objectives) + len(root.arms))
     print(f"{everything.file}: {cells} models of {', '.join(root.tasks)}\nhere: {machine}; measuring ...", flush=True)
     with measuring() as folder:
-        rows = Planner(everything, folder).rows()
+        rows = Planner(everything, folder, machine).rows()
     missing = sum(item.size or 0 for item in needed if not item.at_hand) * 10**6 / GIB
     rows.append(Row("fetched", 0, {}, 0.0, 0.0, missing))
     print(table(rows))
@@ -175,12 +175,12 @@ def measuring() -> Iterator[Path]:
 
 
 class Planner:
-    """The rows of a scale, from rates that it measures in ``folder``."""
+    """The rows of a scale on a machine, from rates that it measures in ``folder``."""
 
-    def __init__(self, everything: params.Params, folder: Path):
+    def __init__(self, everything: params.Params, folder: Path, machine: Machine):
         import torch
 
-        self.everything, self.root, self.folder = everything, everything.root, folder
+        self.everything, self.root, self.folder, self.machine = everything, everything.root, folder, machine
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.on_gpu = self.device.type == "cuda"
         self.known: dict[str, Rates] = {}
@@ -277,13 +277,15 @@ class Task:
             positions = self.asked[name].positions * share
             steps = positions / (settings.batch_size * settings.context)
             held, each = base + rates.held / GIB, rates.position * settings.context / GIB
-            fit = max(int((Machine.here().room(on_gpu) - held) / each), 1)
-            fitting = fit if on_gpu else settings.batch_size  # as training chooses
+            fit = int((self.planner.machine.room(on_gpu) - held) / each)  # rows
+            fitting = max(fit, 1) if on_gpu else settings.batch_size  # as training chooses
             _, rows = Group(0, 1, self.planner.device).share(settings.batch_size, lambda fitting=fitting: fitting)
             kept = (1 + len(settings.snapshots) * (share == 1)) * rates.parameters * 4 * 2 / GIB
             work = {"positions": positions * seeds, "FLOP": positions * rates.flop * seeds}
             seconds = seeds * (start + positions * rates.train + steps * rates.step)
-            remedy = f"set {MICRO_BATCH} to {1 << (fit.bit_length() - 1)}, now {rows} rows"
+            remedy = (
+                f"set {MICRO_BATCH} to {1 << (fit.bit_length() - 1)}, now {rows} rows" if fit > 0 else "a smaller model"
+            )
             trained.append(Row("train", seeds, work, seconds, held + rows * each, seeds * kept, on_gpu, remedy))
 
             controls = 2 if objectives.load(name).needs.stream == "control" else 1
@@ -408,10 +410,10 @@ def measured(
     )
     loop = Loop(run, {"plan": name}, Group(0, 1, device))
     pieces, positions = loop.batch(0), rows * context
-    loop.step()
+    whole = _rate(loop.step, is_gpu)
     saved = _saved(loop, lambda: loop.forward_backward(0, pieces), is_gpu) / positions
     backward = _rate(lambda: loop.forward_backward(0, pieces), is_gpu)
-    step = max(_rate(loop.step, is_gpu) - backward, 0.0)
+    step = max(whole - backward, 0.0)
     model = loop.model.eval()
     with torch.no_grad():
         read = _rate(lambda: loop.learner(*pieces[0]), is_gpu)

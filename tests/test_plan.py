@@ -36,18 +36,20 @@ def test_a_plan_of_the_tests_scale(workplace, monkeypatch, capsys):
     """Its sums are those of its rows; a raw file that is taken away, or a machine that is too small, is refused."""
     monkeypatch.setattr(plan, "SECONDS", 0.05)
     everything = load(monkeypatch, workplace)
+    machine = plan.Machine(processors=2, memory=64.0, disk=64.0, gpus=0, gpu_memory=0.0)
     with plan.measuring() as folder:
-        rows = plan.Planner(everything, folder).rows()
+        rows = plan.Planner(everything, folder, machine).rows()
     stages = {row.stage: row for row in rows}
     assert stages["train"].runs == stages["evaluate"].runs == 18
     assert stages["train"].work["positions"] == 18 * 4096
     assert stages["corpus"].work["characters"] == 620_000
     assert all(row.seconds > 0 for row in rows if row.stage != "scorer")
     assert plan.table(rows).count("\n") == len(rows) + 1
-    machine = plan.Machine(processors=2, memory=64.0, disk=64.0, gpus=0, gpu_memory=0.0)
     assert plan.too_large(rows, machine) == []
     refused = " ".join(plan.too_large(rows, replace(machine, memory=0.1)))
-    assert re.search(r"train needs [\d.]+ GiB of memory, there are 0.1: set FRESHSTART_MICRO_BATCH to 1", refused)
+    assert re.search(
+        r"train needs [\d.]+ GiB of memory, there are 0.1: set FRESHSTART_MICRO_BATCH to \d+, now 4 rows", refused
+    )
     assert "lower corpus.<task>.train_characters" in plan.too_large(rows, replace(machine, disk=0.0))[-1]
     (workplace / "raw/prose.jsonl").unlink()
     monkeypatch.setattr(plan.Planner, "rows", lambda self: rows)
