@@ -387,7 +387,7 @@ def measured(
 
     is_gpu, head = device.type == "cuda", 6 * settings.width * vocabulary
     is_large = 72 * settings.layers * settings.width**2 + head > LARGE
-    context = 64 if is_large and not is_gpu else settings.context
+    context = 32 if is_large and not is_gpu else settings.context
     rows = 1 if is_large and not is_gpu else min(settings.batch_size, 8 if is_gpu else 16)
     chosen = replace(settings, context=context, batch_size=rows, snapshots=(), start=None, checkpoint_every=10**9)
     rng, length = np.random.default_rng(0), 64 * rows * context + 1
@@ -432,7 +432,7 @@ def measured(
 
 def _saved(loop: Any, call: Callable[[], Any], is_gpu: bool) -> float:
     """Bytes of a forward and backward pass beside weights and optimizer: the allocator's peak on a GPU; on a CPU what
-    autograd keeps, and the gradient of the logits twice."""
+    autograd keeps, copies of weights in another precision aside, and the gradient of the logits twice."""
     import torch
 
     if is_gpu:
@@ -441,17 +441,20 @@ def _saved(loop: Any, call: Callable[[], Any], is_gpu: bool) -> float:
         call()
         return torch.cuda.max_memory_allocated() - before
     weights = {parameter.untyped_storage().data_ptr() for parameter in loop.learner.parameters()}
+    positions = loop.settings.batch_size * loop.settings.context
+    copies = {parameter.numel() for parameter in loop.learner.parameters() if parameter.ndim == 2}
+    copies -= {positions * loop.settings.width}
     kept: dict[int, int] = {}
 
     def pack(tensor: Any) -> Any:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        is_copy = loop.learner.low and tensor.dtype != torch.float32 and tensor.numel() in copies
+        if storage.data_ptr() not in weights and not is_copy:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         call()
-    positions = loop.settings.batch_size * loop.settings.context
     return sum(kept.values()) + 8 * positions * loop.model.config.vocab_size
 
 
