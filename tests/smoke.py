@@ -80,8 +80,8 @@ def make(folder: Path) -> None:
 
     clone(folder)
     (folder / "conf/scale/smoke.yaml").write_text(yaml.safe_dump(settings(), sort_keys=False))
-    chosen = "finetuned: [conditional, filtered, rwr, awr]\nfinetuned_from: [0.5, 0.9]\n"
-    kept = [line for line in PARAMS.splitlines() if not line.startswith(("finetuned", "scale"))]
+    chosen = "finetuned: [conditional, filtered, rwr, awr]\nfinetuned_from: [0.5, 0.9]\ninputs: {raw: raw}\n"
+    kept = [line for line in PARAMS.splitlines() if not line.startswith(("finetuned", "inputs", "scale"))]
     (folder / "params.yaml").write_text("\n".join(["scale: smoke", *kept, chosen]))
     raw = folder / "raw"
     write_code(raw / "codeparrot")

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -369,7 +370,7 @@ def test_kill_minus_nine_tokenises_what_was_in_flight_anew(scored):
     before = {path: path.stat().st_mtime_ns for path in done}
     parts = {split: files.parts(scored / "scored" / split, "score") for split in ("train", "heldout")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream.shutil, "rmtree", lambda path: None)  # leave the pieces for a look
+        patch.setattr(stream, "shutil", SimpleNamespace(rmtree=lambda path: None))  # leave the pieces for a look
         build(parts, scored / "tokenizer", scored / "out", {})
     assert kept.stat().st_mtime_ns == before[kept]
     assert done[0].stat().st_mtime_ns != before[done[0]]
