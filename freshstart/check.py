@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from freshstart import corpora, evaluation, files, params, scorers
+from freshstart import corpora, evaluation, files, outside, params, scorers
 from freshstart.corpora import Refusal, local, wheels
 from freshstart.errors import InputError
 from freshstart.params import Params
@@ -165,13 +165,8 @@ def _model(name: str, revision: str | None, file: str = "config.json") -> None:
 
 
 def _released(variant: str) -> None:
-    """Detoxify's released weights are in the state folder or torch.hub's cache, or their place answers."""
-    import torch
-    from detoxify.detoxify import MODEL_URLS
-
-    url = MODEL_URLS[variant]
-    name = url.rsplit("/", 1)[1]
-    places = [folder / name for folder in (files.state_folder("weights"), Path(torch.hub.get_dir(), "checkpoints"))]
+    """Detoxify's released weights are at hand, or their address answers."""
+    url, places = outside.weights(variant)
     if not any(path.is_file() for path in places):
         try:
             urlopen(Request(url, method="HEAD"), timeout=float(SECONDS)).close()

@@ -118,8 +118,8 @@ def _scorer(settings: ScorerSettings, setting: str) -> Iterator[Thing]:
         if checkpoint is not None:
             yield _file(checkpoint, f"{setting}.checkpoint")
         else:
-            where, at_hand = _weights(variant)
-            name = f"detoxify {variant}"
+            where, places = weights(variant)
+            at_hand, name = any(path.is_file() for path in places), f"detoxify {variant}"
             yield Thing(f"{name}, weights", where, setting, True, at_hand, *PUBLISHED.get(name, ()))
         yield _model(encoder or ENCODERS[variant], None, "configuration and tokenizer", f"{setting}.encoder", "config*")
     elif settings.kind == "hf_classifier":
@@ -134,13 +134,14 @@ def _scorer(settings: ScorerSettings, setting: str) -> Iterator[Thing]:
         yield Thing(f"the spaCy pipeline {names.model}", where, f"{setting}.names", False, at_hand)
 
 
-def _weights(variant: str) -> tuple[str, bool]:
+def weights(variant: str) -> tuple[str, list[Path]]:
+    """The address of Detoxify's released weights, and where their file may lie: the state folder, torch.hub's cache."""
     import torch
     from detoxify.detoxify import MODEL_URLS
 
     url = MODEL_URLS[variant]
     folders = files.state_folder("weights"), Path(torch.hub.get_dir(), "checkpoints")
-    return url, any((folder / url.rsplit("/", 1)[1]).is_file() for folder in folders)
+    return url, [folder / url.rsplit("/", 1)[1] for folder in folders]
 
 
 def _file(path: str, setting: str) -> Thing:

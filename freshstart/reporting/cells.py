@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from freshstart import benchmarks, files
 from freshstart.errors import InputError
 from freshstart.evaluation import measure
 from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric, asked, check
-from freshstart.names import evaluated_by, external_by, trained_by
+from freshstart.names import benchmarked_by, evaluated_by, external_by, trained_by
 from freshstart.reporting.inference import LEAST_SEEDS, interval
 
 if TYPE_CHECKING:
@@ -224,8 +224,16 @@ def read(folders: Mapping[str, Path], root: Root) -> list[Task]:
         }
 
     def benchmarked(task: str, of: dict[str, tuple[Cell, ...]]) -> dict[str, tuple[Cell, ...]]:
+        elsewhere = root.external.of(task)
+
+        def stage(cell: Cell, benchmark: str) -> str:
+            if cell.name in elsewhere:
+                return external_by(cell.name, elsewhere[cell.name].revision is not None, "benchmark")
+            return benchmarked_by(task, cell.name, cell.seed, benchmark)
+
         return {
-            name: tuple(_asked(folders, task, cell, root.benchmarks) for cell in cells) for name, cells in of.items()
+            name: tuple(_asked(folders, task, cell, root.benchmarks, stage) for cell in cells)
+            for name, cells in of.items()
         }
 
     return [
@@ -296,13 +304,15 @@ def _cell(
     return Cell(name, seed, made_by, metrics, curve, samples)
 
 
-def _asked(folders: Mapping[str, Path], task: str, cell: Cell, names: Sequence[str]) -> Cell:
-    """The cell with what the benchmarks found of it; nothing of those that the task is not for."""
+def _asked(
+    folders: Mapping[str, Path], task: str, cell: Cell, names: Sequence[str], stage: Callable[[Cell, str], str]
+) -> Cell:
+    """The cell with what the benchmarks found of it; nothing of those that the task is not for. ``stage`` names the
+    one that runs a benchmark on a cell."""
     found, kinds = {}, {}
     for name in names:
         path = folders["metrics"] / task / cell.name / BENCHMARKS / name / f"{cell.seed}.json"
-        made_by = cell.made_by.replace("evaluate", "benchmark", 1)  # stages of equal names
-        made_by += f"-{name}" if cell.curve else ""
+        made_by = stage(cell, name)
         entry = files.read_json(path, made_by)
         if entry["found"]:
             check(entry["found"], benchmarks.load(entry["kind"], str(path)).METRICS, str(path), made_by, head=())
