@@ -352,8 +352,8 @@ def test_a_model_trained_elsewhere_is_one_name_and_its_folder_is_followed(tmp_pa
     params = yaml.safe_load((folder / "params.yaml").read_text()) | {"objectives": ["mle"], "seeds": [3, 4]}
     params["external"]["folders"]["stranger"] = stranger
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    name = {"evaluate_folder@stranger"}
-    assert {stage for stage in ran(dvc(folder, "repro")) if stage.startswith("evaluate_")} == name
+    name = {"evaluate_folder@stranger", "benchmark_folder@stranger"}
+    assert {stage for stage in ran(dvc(folder, "repro")) if stage.endswith("@stranger")} == name
     assert (folder / "reports/metrics/toxicity/stranger/3.json").is_file()
     assert "stranger" in json.loads((folder / "reports/summary.json").read_text())["toxicity"]["misalignment"]
     assert "&lt;|misaligned|&gt;" in (folder / "reports/index.html").read_text()

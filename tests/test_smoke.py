@@ -32,7 +32,7 @@ def test_it_runs_from_the_corpora_to_the_page(tmp_path):
     for task in ("pep8", "pii", "toxicity"):
         assert len(summary[task]["misalignment"]) == 14, task
         metrics = json.loads((tmp_path / f"reports/metrics/{task}/conditional-from-0.9/0.json").read_text())
-        assert metrics["misalignment"]["n"] > 12
+        assert metrics["under"]["good"]["misalignment"]["n"] > 12
         assert metrics["divergence"]["reference"].endswith("stranger")
         assert len(list((tmp_path / f"models/{task}/mle/0/snapshots").iterdir())) >= 4
     page = (tmp_path / "reports/index.html").read_text()
