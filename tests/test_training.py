@@ -34,7 +34,7 @@ from freshstart.training.learner import Learner
 from freshstart.training.loop import train
 from freshstart.training.memory import StepMemory, step_memory
 from freshstart.training.model import build, hidden_states, load, token_logprobs
-from freshstart.training.optimizers import optimizers
+from freshstart.training.optimizers import Muon, optimizers, orthogonal
 from freshstart.training.rows import Rows
 from freshstart.training.run import Run
 
@@ -162,6 +162,23 @@ def test_initialisation_is_a_function_of_the_seed_alone():
     torch.manual_seed(5)
     assert_equal(model.state_dict(), build(SETTINGS, 60, 0, seed=0).state_dict())
     assert model.config.vocab_size == 128
+
+
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
+def test_muon_is_torchs_but_for_the_precision(shape):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
+    rivals = Muon([ours], 0.02, 0.01), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.01)
+    for _ in range(8):
+        ours.grad = torch.randn(shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        for optimizer in rivals:
+            optimizer.step()
+    assert (ours - theirs).norm() < 0.01 * theirs.norm()
+    left, _, right = torch.linalg.svd(matrix := torch.randn(shape, generator=generator), full_matrices=False)
+    near = left.T @ orthogonal(matrix) @ right.T  # diagonal: the singular vectors stay
+    assert (near - near.diagonal().diag()).norm() < 1e-4
+    assert 0.3 < near.diagonal().min() < near.diagonal().max() < 1.3
 
 
 def test_schedule():
