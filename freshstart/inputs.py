@@ -50,8 +50,8 @@ def digests(settings: Any, inputs: Mapping[str, str], folder: Path, where: str) 
         elif _may_name_files(key, value) and next(glob.iglob(value, recursive=True), None) is not None:
             add = "put the files in a folder" if top == "." else f"add `{Path(top).stem}: {top}` there"
             raise InputError(
-                f"{where}: {key} names {value}, which no entry of inputs in params.yaml holds, so that DVC would not "
-                f"see it change: {add}"
+                f"{': '.join(filter(None, (where, key)))} names {value}, which no entry of inputs in params.yaml "
+                f"holds, so that DVC would not see it change: {add}"
             )
     return {"inputs": found} if found else {}
 

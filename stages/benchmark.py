@@ -32,19 +32,14 @@ def main() -> None:
     )
     asked = {args.benchmark: files.read_json(args.settings, settings_by(args.task))}
 
-    from dataclasses import replace
+    from functools import partial
 
     from freshstart.benchmarks.asked import ask
-    from freshstart.evaluation.context import Context
-    from freshstart.evaluation.subject import Subject, of_folder
+    from freshstart.evaluation.subject import of_folder
     from freshstart.training.model import read_record
 
     cell = (args.task, args.objective, args.seed)
-
-    def load(context: Context) -> Subject:
-        subject = of_folder(args.model, trained_by(*cell), context.device)
-        return replace(subject, logit_gib=context.settings.logit_gib)
-
+    load = partial(of_folder, args.model, trained_by(*cell))
     record = read_record(args.model, trained_by(*cell))
     identity = {"model": record, "weights": files.sha256(args.model / "model.safetensors")}
     ask(args, asked, load, identity | {"objective": args.objective}, benchmarked_by(*cell, args.benchmark))

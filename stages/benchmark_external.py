@@ -36,25 +36,21 @@ def main() -> None:
     chosen = read(args.external, ExternalModel, settings_by(args.task))
     asked = files.read_json(args.settings, settings_by(args.task))
 
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
+    from functools import partial
     from pathlib import Path
 
     from freshstart.benchmarks.asked import ask
-    from freshstart.evaluation.context import Context
     from freshstart.evaluation.external import of
-    from freshstart.evaluation.subject import Subject
     from freshstart.training.model import read_record
 
     mle = read_record(args.mle, trained_by(args.task, MLE, args.seed))
-
-    def load(context: Context) -> Subject:
-        return replace(of(chosen, mle, context.device), logit_gib=context.settings.logit_gib)
-
     for folder in (args.items, args.metrics):  # there even where no benchmark is asked
         files.fresh_folder(folder)
     weights = {path.name: files.sha256(path) for path in sorted(Path(chosen.model).glob("*")) if path.is_file()}
     identity = {"model": asdict(chosen), "files": weights, "mle": mle}
-    ask(args, asked, load, identity, external_by(args.name, chosen.revision is not None, "benchmark"))
+    made_by = external_by(args.name, chosen.revision is not None, "benchmark")
+    ask(args, asked, partial(of, chosen, mle), identity, made_by)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ not for, neither file holds anything. A run that was stopped goes on from what i
 
 from freshstart import files, params
 from freshstart.doors import arguments, open_door
-from freshstart.evaluation import MLE
-from freshstart.names import benchmarked_by, settings_by, trained_by
+from freshstart.names import settings_by
 
 
 def main() -> None:
@@ -39,43 +38,9 @@ def main() -> None:
 
     metrics, items = {}, pa.table({})
     if kind == "red_team" and (not tasks or args.task in tasks):
-        import shutil
-        from dataclasses import replace
+        from freshstart.benchmarks.asked import ask_replay
 
-        from freshstart.benchmarks import red_team
-        from freshstart.benchmarks.asked import context_of
-        from freshstart.benchmarks.replay import METRICS, replay
-        from freshstart.evaluation.metrics import check
-        from freshstart.evaluation.subject import Subject, of_folder
-        from freshstart.settings import restore
-        from freshstart.training.model import read_record
-
-        args.mle = args.models / MLE / str(args.seed)
-        context = context_of(args, resolved)
-        names = (*root.objectives, *root.arms)
-        trained = {name: trained_by(args.task, name, args.seed) for name in names}
-        folders = {name: args.models / name / str(args.seed) for name in names}
-        paths = {name: args.attacks / name / "benchmarks" / args.benchmark / f"{args.seed}.parquet" for name in names}
-        pools = {
-            name: files.read_table(path, benchmarked_by(args.task, name, args.seed, args.benchmark))
-            for name, path in paths.items()
-        }
-
-        def load(name: str) -> Subject:
-            subject = of_folder(folders[name], trained[name], context.device)
-            return replace(subject, logit_gib=context.settings.logit_gib)
-
-        identity = {
-            "models": {name: read_record(folders[name], trained[name]) for name in names},
-            "attacks": {name: files.sha256(path) for name, path in paths.items()},
-            "task": args.task,
-            "seed": args.seed,
-        }
-        state = files.state_folder("replay", files.digest(identity | resolved)[:32])
-        settings = restore(red_team.Settings, resolved["settings"])
-        metrics, items = replay(load, pools, settings, context, state)
-        check(metrics, METRICS, str(args.metrics), f"replay@{args.task}-{args.seed}-{args.benchmark}", head=())
-        shutil.rmtree(state, ignore_errors=True)
+        metrics, items = ask_replay(args, resolved, (*root.objectives, *root.arms))
     files.write_table(args.items, items)
     files.write_json(args.metrics, {"kind": kind, "found": metrics})
     print(f"{args.benchmark}: {items.num_rows:,} prompts replayed")
