@@ -19,7 +19,7 @@ from freshstart.errors import InputError
 from freshstart.settings import kind, kinds, mapping
 
 MEANINGS = Path(__file__).with_suffix(".toml")
-SCALES = ("quick", "small", "paper")
+SCALES = ("quick", "study", "small", "paper")
 KINDS = {"corpus": "freshstart.corpora", "scorer": "freshstart.scorers", "shards": "freshstart.objectives"}
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false", NoneType: "null", Any: "anything"}
 ABOUT = """# All settings
@@ -29,7 +29,7 @@ section, `every` is shared by all tasks, and a task's own block wins over it. In
 may hold blocks by the name of an objective, which win in turn; those of a variant (`awr-sharp`) win over those of its
 objective. What no block sets has its default.
 
-The columns quick, small and paper show what the scale files say: first the value for `every`, then, behind the name of
+The columns quick, study, small and paper show what the scale files say: first the value for `every`, then, behind the name of
 a task, an objective or both, what holds for them alone. Settings of benchmarks stand in `conf/benchmarks.yaml`
 ([evaluation.md](evaluation.md#benchmarks)).
 

@@ -70,7 +70,7 @@ def keys(node, where=""):
 
 
 def test_scale_files_have_equal_keys():
-    assert {"quick", "small", "paper"} <= set(SCALES)
+    assert {"quick", "study", "small", "paper"} <= set(SCALES)
     scales = {scale: yaml.safe_load((ROOT / f"conf/scale/{scale}.yaml").read_text()) for scale in SCALES}
     for scale, raw in scales.items():
         assert list(raw) == list(params.SECTIONS), scale

@@ -150,7 +150,7 @@ def test_the_trials_of_every_scale_are_ones(tmp_path, monkeypatch, made):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(made.folder / "data")
     (tmp_path / "conf").symlink_to(ROOT / "conf")
-    for scale in ("quick", "small"):
+    for scale in ("quick", "study", "small"):
         (tmp_path / "params.yaml").write_text(
             (ROOT / "params.yaml").read_text().replace("scale: quick", f"scale: {scale}")
         )
