@@ -156,6 +156,26 @@ def test_overlaps_are_counted_or_left_out(tmp_path):
     assert digests(tmp_path / "dropped") == digests(tmp_path / "clean")
 
 
+@pytest.mark.parametrize("what", ["count", "drop"])
+def test_a_corpus_is_the_same_for_any_number_of_workers_and_pieces(tmp_path, monkeypatch, what):
+    texts = [text for _, text in prose()[:80]]
+    quiz = write(
+        tmp_path / "quiz.jsonl", *({"text": " ".join(words(text)[9:29])} for text in texts[::9]), {"text": "-"}
+    )
+    documents = [
+        Document(f"{text} {i}", f"source-{i % 9}", {}) for i, text in enumerate([*texts, *texts[::3], "", "?"])
+    ]
+    asked = settings(benchmarks=(quiz,), overlap=what, near_duplicates=what, part_characters=20_000, skip_bad=True)
+    made = []
+    for name, workers, rows in (("whole", 0, 8192), ("pieces", 0, 7), ("workers", 2, 7)):
+        monkeypatch.setattr("freshstart.corpora.build.SPOOL_ROWS", rows)
+        made.append((build(documents, asked, 0, tmp_path / name, workers=workers), digests(tmp_path / name)))
+    assert made[0] == made[1] == made[2]
+    report = made[0][0]
+    found = report["left_out"] if what == "drop" else report["near_duplicates"] | report["benchmarks"]["quiz"]["train"]
+    assert sum(found.values()) > 20
+
+
 def digests(folder):
     return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*.parquet"))}
 
@@ -204,7 +224,7 @@ def jaccard(one, other):
 
 
 def grouped(texts, path):
-    path.write_bytes(b"".join(near_duplicates.signature(hashes(words(text))) for text in texts))
+    path.write_bytes(near_duplicates.signatures([hashes(words(text)) for text in texts]))
     keys = np.array([int(hashlib.sha256(text.encode()).hexdigest()[:15], 16) for text in texts])
     group = near_duplicates.groups(path, keys)
     assert all(keys[first] <= keys[i] for i, first in enumerate(group))
@@ -238,10 +258,10 @@ def test_signatures_are_the_same_in_every_process():
     text = "one two three four five six seven"
     code = (
         "from freshstart.corpora.ngrams import *; from freshstart.corpora.near_duplicates import *;"
-        f"print(signature(hashes(words({text!r}))).hex())"
+        f"print(signatures([hashes(words({text!r}))]).hex())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == near_duplicates.signature(hashes(words(text))).hex()
+    assert other.stdout.strip() == near_duplicates.signatures([hashes(words(text))]).hex()
 
 
 def test_near_duplicates_are_counted_or_left_out(tmp_path):
