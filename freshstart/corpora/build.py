@@ -2,11 +2,11 @@
 
 Four passes, none of which holds a corpus in memory. (1) Documents are spooled to pieces on disk, while their hashes,
 lengths and sources stay in memory (about 150 bytes a document). (2) Pieces are looked at on the pool (``screening``):
-documents that share text with a benchmark are counted or left out (``overlap``), signatures are made of the others
-(``near_duplicates``). (3) With all lengths known, sources are held out, and both splits are cut to their number of
-characters in the order of ``blake2b(seed, document id)``: a subsample that depends on neither file names nor order.
-(4) The chosen documents are dealt to parts by that same order and each part is sorted by it. Peak memory is a few
-parts' worth of text.
+those that break a rule are left out (``quality``), those that share text with a benchmark counted or left out
+(``overlap``), signatures are made of the others (``near_duplicates``). (3) With all lengths known, sources are held
+out, and both splits are cut to their number of characters in the order of ``blake2b(seed, document id)``: a subsample
+that depends on neither file names nor order. (4) The chosen documents are dealt to parts by that same order and each
+part is sorted by it. Peak memory is a few parts' worth of text.
 
 Scores that were published with the documents travel along in three more columns, and whose they are in the schema's
 metadata under ``published``.
@@ -29,7 +29,16 @@ import numpy as np
 import pyarrow as pa
 
 from freshstart import files
-from freshstart.corpora import CorpusSettings, Document, Refusal, document_id, near_duplicates, overlap, screening
+from freshstart.corpora import (
+    CorpusSettings,
+    Document,
+    QualityRules,
+    Refusal,
+    document_id,
+    near_duplicates,
+    overlap,
+    screening,
+)
 from freshstart.errors import InputError
 from freshstart.names import SPLITS
 from freshstart.progress import track
@@ -84,7 +93,7 @@ def build(
         documents = _accepted(stream, settings, catalogue)
         pieces = _spool(documents, seed, Path(folder), _schema(published), catalogue)
         findings = screening.Findings()
-        if settings.benchmarks or settings.near_duplicates != "none":
+        if settings.benchmarks or settings.near_duplicates != "none" or settings.quality != QualityRules():
             findings = screening.screen(pieces, settings, benchmarks, signatures, workers)
         keys = np.array(catalogue.keys)  # of all rows, as in the spool
         stay = ~np.isin(np.arange(len(keys)), list(findings.left_out))

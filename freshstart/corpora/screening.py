@@ -1,5 +1,5 @@
-"""Documents held against benchmarks and prepared to be held against each other, on the pool: a piece of the spool in,
-its signatures out, and by number of the row what was found.
+"""Documents held against rules and benchmarks, and prepared to be held against each other, on the pool: a piece of the
+spool in, its signatures out, and by number of the row what was found.
 
 What is found of a document depends on it alone, so that a corpus comes out the same whatever the number of workers.
 Signatures of a piece are made in one call, six times as fast as one by one.
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from freshstart import pool
-from freshstart.corpora import CorpusSettings, Refusal, near_duplicates, ngrams, overlap
+from freshstart.corpora import CorpusSettings, Refusal, near_duplicates, ngrams, overlap, quality
 from freshstart.settings import listed
 
 SMALL_BYTES = 1 << 25  # of spooled text, as it is packed
@@ -59,6 +59,9 @@ class Worker(pool.Worker):
         for number, row in enumerate(table.to_pylist()):
             words = ngrams.words(row["text"])
             hashed = ngrams.hashes(words)
+            if rule := quality.broken(self._settings.quality, row["text"], words, hashed):
+                findings.left_out[number] = rule
+                continue
             if self._settings.benchmarks and (shared := self._benchmarks.shared(hashed)):
                 reason = f"overlap with {listed(self._benchmarks.names_of(shared))}"
                 if len(findings.examples) < SHOWN:
