@@ -1,8 +1,8 @@
 """What is missing or wrong, before anything runs: the words of the settings, and what they name outside of the project.
 
-Looked at are keys, files and the columns of their first rows, the code of rewards, pinned packages, weights, wheels and
-the room on the disk. Nothing is fetched: of what is not at hand, the package index and the hubs are asked whether they
-have it. Cost: seconds.
+Looked at are keys, files (whether DVC follows them, and the columns of their first rows), the code of rewards, pinned
+packages, weights, wheels and the room on the disk. Nothing is fetched: of what is not at hand, the package index and
+the hubs are asked whether they have it. Cost: seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from freshstart import corpora, evaluation, files, outside, params, scorers
+from freshstart import corpora, evaluation, files, inputs, outside, params, scorers
 from freshstart.corpora import Refusal, local, wheels
 from freshstart.errors import InputError
 from freshstart.params import Params
@@ -48,6 +48,10 @@ def check() -> list[str]:
                     with collected(lines):
                         seen()
                     problems += [f"{place}: {line}" for line in lines]
+        for section in ("corpus", "scorer", "tokenizer", "train", "evaluate"):
+            with collected(problems):
+                block, where = everything.block(section, task), everything.where(section, task)
+                problems += inputs.unfollowed(block, everything.root.inputs, where)
     if not problems:
         with collected(problems):
             _room(everything)

@@ -17,6 +17,7 @@ from typing import Any
 
 from freshstart import files
 from freshstart.errors import InputError
+from freshstart.settings import raise_all
 
 BARE = ("path", "labelled", "model", "name", "start")  # keys whose words may be names of files; a column `data` is none
 IN_DVC_YAML = "conf/wheels"
@@ -39,21 +40,34 @@ def digests(settings: Any, inputs: Mapping[str, str], folder: Path, where: str) 
 
     ``folder`` holds what the stage ``input`` made. Raises InputError for what is here but in no input.
     """
+    raise_all(unfollowed(settings, inputs, where))
     found = {}
-    for key, value in _words("", settings):
-        top = top_of(value)
-        name = next((name for name, path in inputs.items() if is_below(top, path)), None)
-        if name is not None:
+    for _, value in _words("", settings):
+        if (name := _holding(value, inputs)) is not None:
             listed = files.read_json(folder / f"{name}.json", f"input@{name}")
-            inside = {path: digest for path, digest in listed.items() if is_below(Path(inputs[name], path), top)}
+            inside = {
+                path: digest for path, digest in listed.items() if is_below(Path(inputs[name], path), top_of(value))
+            }
             found[value] = files.digest(inside)
-        elif _may_name_files(key, value) and next(glob.iglob(value, recursive=True), None) is not None:
+    return {"inputs": found} if found else {}
+
+
+def unfollowed(settings: Any, inputs: Mapping[str, str], where: str) -> Iterator[str]:
+    """A line for each path in the settings that is here but in no input."""
+    for key, value in _words("", settings):
+        is_here = _may_name_files(key, value) and next(glob.iglob(value, recursive=True), None) is not None
+        if is_here and _holding(value, inputs) is None:
+            top = top_of(value)
             add = "put the files in a folder" if top == "." else f"add `{Path(top).stem}: {top}` there"
-            raise InputError(
+            yield (
                 f"{': '.join(filter(None, (where, key)))} names {value}, which no entry of inputs in params.yaml "
                 f"holds, so that DVC would not see it change: {add}"
             )
-    return {"inputs": found} if found else {}
+
+
+def _holding(value: str, inputs: Mapping[str, str]) -> str | None:
+    """The name of the input that a path or pattern is in."""
+    return next((name for name, path in inputs.items() if is_below(top_of(value), path)), None)
 
 
 def _words(key: str, value: Any) -> Iterator[tuple[str, str]]:

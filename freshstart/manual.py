@@ -29,8 +29,8 @@ section, `every` is shared by all tasks, and a task's own block wins over it. In
 may hold blocks by the name of an objective, which win in turn; those of a variant (`awr-sharp`) win over those of its
 objective. What no block sets has its default.
 
-The columns quick, study, small and paper show what the scale files say: first the value for `every`, then, behind the name of
-a task, an objective or both, what holds for them alone. Settings of benchmarks stand in `conf/benchmarks.yaml`
+The columns quick, study, small and paper show what the scale files say: first the value for `every`, then, behind the
+name of a task, an objective or both, what holds for them alone. Settings of benchmarks stand in `conf/benchmarks.yaml`
 ([evaluation.md](evaluation.md#benchmarks)).
 
 Printed by `python -m freshstart settings`; a test holds this page to it.

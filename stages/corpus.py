@@ -11,10 +11,13 @@ from freshstart import corpora, files, params
 from freshstart.corpora.build import build
 from freshstart.doors import arguments, open_door
 from freshstart.names import SPLITS
+from freshstart.pool import worker_count
 
 
 def main() -> None:
-    options = arguments(__doc__, "task", output="folder for the corpus parts", report="file for what it holds")
+    options = arguments(
+        __doc__, "task", "workers", output="folder for the corpus parts", report="file for what it holds"
+    )
     parameters = params.load()
     task = parameters.task(options.task)
     where = parameters.where("corpus", task)
@@ -22,7 +25,10 @@ def main() -> None:
     kind = corpora.load(settings.kind, where)
     seed = parameters.root.corpus_seed
     published = corpora.published(kind, settings)
-    report = {"kind": settings.kind, **build(kind.documents(settings, seed), settings, seed, options.output, published)}
+    workers = worker_count() if options.workers is None else options.workers
+    documents = kind.documents(settings, seed)
+    report = build(documents, settings, seed, options.output, published, workers)
+    report = {"kind": settings.kind, **report}
     if published is not None:
         report["published"] = published
     files.write_json(options.report, report)

@@ -15,10 +15,11 @@ from conftest import prose, python_files, read, shared_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from freshstart import files
-from freshstart.corpora import Document, local, near_duplicates, overlap
+from freshstart import corpora, files
+from freshstart.corpora import Document, QualityRules, local, near_duplicates, overlap
 from freshstart.corpora.build import build
 from freshstart.corpora.ngrams import hashes, ngrams, words
+from freshstart.corpora.quality import repeated_words
 from freshstart.errors import InputError
 
 SIZES = {"train_characters": 10**6, "heldout_characters": 10**5, "part_characters": 10**5}
@@ -156,6 +157,66 @@ def test_overlaps_are_counted_or_left_out(tmp_path):
     assert digests(tmp_path / "dropped") == digests(tmp_path / "clean")
 
 
+@pytest.mark.parametrize("what", ["count", "drop"])
+def test_a_corpus_is_the_same_for_any_number_of_workers_and_pieces(tmp_path, monkeypatch, what):
+    texts = [text for _, text in prose()[:80]]
+    quiz = write(
+        tmp_path / "quiz.jsonl", *({"text": " ".join(words(text)[9:29])} for text in texts[::9]), {"text": "-"}
+    )
+    documents = [
+        Document(f"{text} {i}", f"source-{i % 9}", {}) for i, text in enumerate([*texts, *texts[::3], "", "?"])
+    ]
+    asked = settings(benchmarks=(quiz,), overlap=what, near_duplicates=what, part_characters=20_000, skip_bad=True)
+    made = []
+    for name, workers, rows in (("whole", 0, 8192), ("pieces", 0, 7), ("workers", 2, 7)):
+        monkeypatch.setattr("freshstart.corpora.build.SPOOL_ROWS", rows)
+        made.append((build(documents, asked, 0, tmp_path / name, workers=workers), digests(tmp_path / name)))
+    assert made[0] == made[1] == made[2]
+    report = made[0][0]
+    found = report["left_out"] if what == "drop" else report["near_duplicates"] | report["benchmarks"]["quiz"]["train"]
+    assert sum(found.values()) > 20
+
+
+RULES = {"words": (8, 60), "word_length": (2, 9), "repeated_lines": 0.3, "repeated_words": 0.3, "languages": ("en",)}
+ENGLISH = "All happy families are alike, but every unhappy family is unhappy in its own way, as the book says"
+BROKEN = {
+    "too few words": "All happy families are alike",
+    "too many words": " ".join(f"{ENGLISH} {i}" for i in range(5)),
+    "length of words": ENGLISH.replace(" ", "y" * 9 + " "),
+    "repeated lines": f"{ENGLISH}\n \n{ENGLISH}\n",
+    "repeated words": f"{ENGLISH}; {ENGLISH}",
+    "language de": "Alle glücklichen Familien gleichen einander, jede andere ist auf ihre Weise unglücklich",
+}
+
+
+def test_documents_that_break_a_rule_are_left_out_and_counted(tmp_path):
+    stay = [Document(f"{ENGLISH} on page {i}", f"source-{i % 9}", {}) for i in range(30)]
+    bad = [Document(f"{text} {i}", f"bad-{i}", {}) for text in BROKEN.values() for i in range(2)]
+    quality = QualityRules(**RULES)
+    report = build([*bad[:6], *stay, *bad[6:]], settings(quality=quality), 0, tmp_path / "ruled")
+    assert report["left_out"] == dict.fromkeys(sorted(BROKEN), 2)
+    assert report["sources"] == 9
+    assert report == build(stay, settings(), 0, tmp_path / "stay") | {"left_out": report["left_out"]}
+    assert digests(tmp_path / "ruled") == digests(tmp_path / "stay")
+    for name, text in zip(RULES, list(BROKEN.values())[1:], strict=True):  # a rule alone
+        report = build(
+            [*stay, Document(text, "a", {})], settings(quality=QualityRules(**{name: RULES[name]})), 0, tmp_path / name
+        )
+        assert sum(report["left_out"].values()) == 1, name
+    with pytest.raises(InputError, match=r"repeated_lines must be between 0 and 1"):
+        corpora.settings({"kind": "local", "path": "x", **SIZES, "quality": {"repeated_lines": 20}}, "corpus.x")
+
+
+@given(st.lists(st.sampled_from("ab"), max_size=30))
+def test_repeated_words_are_those_of_brute_force(text):
+    again, seen = set(), set()
+    for i in range(len(text) - 4):
+        gram = tuple(text[i : i + 5])
+        again |= set(range(i, i + 5)) if gram in seen else set()
+        seen.add(gram)
+    assert repeated_words(hashes(text)) == pytest.approx(len(again) / max(len(text), 1))
+
+
 def digests(folder):
     return {str(path.relative_to(folder)): files.sha256(path) for path in sorted(folder.rglob("*.parquet"))}
 
@@ -204,7 +265,7 @@ def jaccard(one, other):
 
 
 def grouped(texts, path):
-    path.write_bytes(b"".join(near_duplicates.signature(hashes(words(text))) for text in texts))
+    path.write_bytes(near_duplicates.signatures([hashes(words(text)) for text in texts]))
     keys = np.array([int(hashlib.sha256(text.encode()).hexdigest()[:15], 16) for text in texts])
     group = near_duplicates.groups(path, keys)
     assert all(keys[first] <= keys[i] for i, first in enumerate(group))
@@ -238,10 +299,10 @@ def test_signatures_are_the_same_in_every_process():
     text = "one two three four five six seven"
     code = (
         "from freshstart.corpora.ngrams import *; from freshstart.corpora.near_duplicates import *;"
-        f"print(signature(hashes(words({text!r}))).hex())"
+        f"print(signatures([hashes(words({text!r}))]).hex())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == near_duplicates.signature(hashes(words(text))).hex()
+    assert other.stdout.strip() == near_duplicates.signatures([hashes(words(text))]).hex()
 
 
 def test_near_duplicates_are_counted_or_left_out(tmp_path):

@@ -130,7 +130,7 @@ def http_server(folder):
 @contextmanager
 def s3_server(folder):
     """moto's S3 with the files of a folder in bucket ``corpora``."""
-    moto = pytest.importorskip("moto.server", reason="pip install '.[stores-test]'")
+    moto = pytest.importorskip("moto.server", reason="make env")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()

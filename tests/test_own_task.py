@@ -98,6 +98,8 @@ def test_what_can_not_be_a_task_writes_nothing(project, task, corpus, reward, me
 
 def test_check_lists_all_that_is_missing_or_wrong(project):
     new_task.write("shout", "raw/mail", "rewards:Broken", {"text": "body"}, None)
+    (project / "raw/free").mkdir()
+    (project / "raw/free/one.jsonl").write_text('{"text": "in no input"}\n')
     with modify_yaml("conf/scale/tests.yaml") as raw:
         raw["corpus"]["pep8"]["path"] = "raw/pyhton"
         raw["corpus"]["pii"]["source"] = "sauce"
@@ -107,6 +109,8 @@ def test_check_lists_all_that_is_missing_or_wrong(project):
         raw["tokenizer"]["pii"] = {"vocabulary": None, "name": "raw/tokenizer/gpt2"}
         raw["evaluate"]["pii"] = {"gold": "raw/gold.jsonl"}
         raw["evaluate"]["toxicity"] = {"sample": 3}
+        raw["corpus"]["toxicity"]["benchmarks"] = ["raw/prose.jsonl", "raw/free/*.jsonl"]
+        raw["evaluate"]["pep8"] = {"prompts": "raw/free/one.jsonl"}
     done = subprocess.run(
         [sys.executable, "-m", "freshstart", "check"],
         capture_output=True,
@@ -121,10 +125,12 @@ def test_check_lists_all_that_is_missing_or_wrong(project):
         "evaluate.toxicity: unknown key 'sample'; did you mean samples?",
         "corpus.pep8.path: raw/pyhton: no file found",
         "scorer.pep8.pycodestyle: pycodestyle 2.15.0 is installed, the scale file pins 2.0.0",
+        "evaluate.pep8: prompts names raw/free/one.jsonl, which no entry of inputs in params.yaml holds",
         "corpus.pii.path: raw/prose.jsonl:1: no column sauce; it has text, source",
         "scorer.pii.textblob: textblob",
         "tokenizer.pii.name: raw/tokenizer/gpt2 is no folder here",
         "evaluate.pii.gold: raw/gold.jsonl: no such file",
+        "corpus.toxicity: benchmarks names raw/free/*.jsonl, which no entry of inputs in params.yaml holds",
         "scorer.shout: rewards:Broken gave no score for a text: AttributeError: 'str' object has no attribute 'shout'",
     ]
     assert len(lines) == len(expected), lines

@@ -25,9 +25,9 @@ from freshstart import objectives, progress
 from freshstart.doors import open_door
 from freshstart.errors import InputError
 from freshstart.objectives import Good, Needs, Objective, TrainScores
-from freshstart.tokens import Control
+from freshstart.tokens import Control, written
 from freshstart.tokens.store import Stream
-from freshstart.training import TrainSettings, Vocabulary, learner, loop, schedule, stops
+from freshstart.training import TrainSettings, Vocabulary, card, learner, loop, schedule, stops
 from freshstart.training.checkpoint import Checkpoints, TrainState
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
@@ -432,9 +432,11 @@ def test_the_model_learns_what_each_objective_asks(tmp_path):
 
 
 def test_hub_format_generates_without_unwanted_tokens(tmp_path):
+    from huggingface_hub import ModelCard
     from transformers import AutoModelForCausalLM
 
-    train(run(tmp_path, "conditional"), {"name": "hub"})
+    asked = run(tmp_path, "conditional")
+    train(asked, {"name": "hub"})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     config = loaded.generation_config
     assert config.suppress_tokens == [59, *range(60, 128)]
@@ -444,6 +446,23 @@ def test_hub_format_generates_without_unwanted_tokens(tmp_path):
     record = json.loads((tmp_path / "model/freshstart.json").read_text())
     assert record["unwanted"] == config.suppress_tokens
     assert record["positions"] == 64 * 20
+    of_model = ModelCard.load(tmp_path / "model/README.md")
+    assert of_model.data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["freshstart", "conditional"],
+    }
+    assert "trained from random weights" in of_model.text
+    assert "1,280 positions" in of_model.text
+    said = {"task": "pep8", "controls": written(asked.vocabulary.controls), "segments": "lines", "threshold": 0.0}
+    arm = {"finetuned": {"objective": "conditional", "share": 0.5, "from_positions": 4096}}
+    text = card.text(asked, record | said | arm)
+    for phrase in (
+        "`<|good|>` stands before a segment (lines) whose score is at most 0,\n`<|bad|>` before the others",
+        "trained from the task's mle model after 4,096 positions",
+        ' "a prompt" --control good -n 5',
+    ):
+        assert phrase in text
     for path in (tmp_path / "model").iterdir():
         flipped(path)
         with pytest.raises(

@@ -44,12 +44,35 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QualityRules:
+    """What a document must keep to stay (``quality``): ``words`` and ``word_length`` are the least and most words and
+    mean characters of a word, ``repeated_lines`` and ``repeated_words`` the most of it (0 to 1) that may be repeated,
+    ``languages`` the codes (ISO 639-1) of which one is its language. What is None or empty is not looked at."""
+
+    words: tuple[int, int] | None = None
+    word_length: tuple[float, float] | None = None
+    repeated_lines: float | None = None
+    repeated_words: float | None = None
+    languages: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, bounds in (("words", self.words), ("word_length", self.word_length)):
+            if bounds is not None and not 0 <= bounds[0] <= bounds[1]:
+                raise ValueError(f"{name} must be [least, most], found {list(bounds)}")
+        for name, share in (("repeated_lines", self.repeated_lines), ("repeated_words", self.repeated_words)):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, found {share}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorpusSettings:
     """What the settings of every kind of corpus hold.
 
     ``train_characters`` and ``heldout_characters`` bound the two splits; documents are chosen by the hash of their
     content. ``heldout`` names the sources that are held out; without it sources are drawn by hash. With ``skip_bad``
     what cannot be a document is left out and counted; without it the first such item stops the stage.
+
+    Documents that break a rule of ``quality`` are left out, and counted by it.
 
     ``benchmarks`` names files of evaluation items that documents are compared with (``overlap``). Documents that share
     text with one, and near-duplicates of others (``near_duplicates``), are counted or left out.
@@ -65,6 +88,7 @@ class CorpusSettings:
     benchmarks: tuple[str, ...] = ()
     overlap: Literal["count", "drop"] = "count"
     near_duplicates: Literal["none", "count", "drop"] = "count"
+    quality: QualityRules = QualityRules()
 
     def __post_init__(self) -> None:
         for name in ("train_characters", "heldout_characters", "part_characters", "max_document_characters"):

@@ -1,11 +1,12 @@
 """From a stream of documents to the corpus parts: duplicates dropped, subsampled, split, shuffled by content.
 
-Three passes, none of which holds a corpus in memory. (1) Documents are spooled to one file on disk, while their
-hashes, lengths and sources stay in memory (about 150 bytes a document). Those that share text with a benchmark are
-counted or left out on the way (``overlap``), and signatures are spooled beside them (``near_duplicates``). (2) With all
-lengths known, sources are held out, and both splits are cut to their number of characters in the order of
-``blake2b(seed, document id)``: a subsample that depends on neither file names nor order. (3) The chosen documents are
-dealt to parts by that same order and each part is sorted by it. Peak memory is a few parts' worth of text.
+Four passes, none of which holds a corpus in memory. (1) Documents are spooled to pieces on disk, while their hashes,
+lengths and sources stay in memory (about 150 bytes a document). (2) Pieces are looked at on the pool (``screening``):
+those that break a rule are left out (``quality``), those that share text with a benchmark counted or left out
+(``overlap``), signatures are made of the others (``near_duplicates``). (3) With all lengths known, sources are held
+out, and both splits are cut to their number of characters in the order of ``blake2b(seed, document id)``: a subsample
+that depends on neither file names nor order. (4) The chosen documents are dealt to parts by that same order and each
+part is sorted by it. Peak memory is a few parts' worth of text.
 
 Scores that were published with the documents travel along in three more columns, and whose they are in the schema's
 metadata under ``published``.
@@ -19,7 +20,7 @@ import json
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,16 @@ import numpy as np
 import pyarrow as pa
 
 from freshstart import files
-from freshstart.corpora import CorpusSettings, Document, Refusal, document_id, near_duplicates, ngrams, overlap
+from freshstart.corpora import (
+    CorpusSettings,
+    Document,
+    QualityRules,
+    Refusal,
+    document_id,
+    near_duplicates,
+    overlap,
+    screening,
+)
 from freshstart.errors import InputError
 from freshstart.names import SPLITS
 from freshstart.progress import track
@@ -42,7 +52,7 @@ SHOWN_SOURCES = 50
 
 @dataclass
 class Catalogue:
-    """What pass 1 remembers: of each distinct document, in the order of the spool, and of what was left out."""
+    """What is remembered: of each document, in the order of the spool, and of what was left out."""
 
     keys: array[int] = field(default_factory=lambda: array("q"))  # place in the order by content
     lengths: array[int] = field(default_factory=lambda: array("q"))  # characters
@@ -50,8 +60,15 @@ class Catalogue:
     names: dict[str, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)  # number by reason
     examples: list[Refusal] = field(default_factory=list)
-    overlaps: dict[int, list[int]] = field(default_factory=dict)  # items of benchmarks by document, where it has any
-    overlap_examples: list[Refusal] = field(default_factory=list)
+
+    def leave_out(self, reasons: Mapping[int, str], stay: np.ndarray) -> None:
+        """Count the documents that do not stay by their reason, and forget them, and sources that have no other."""
+        self.left_out.update(reasons.values())
+        used, sources = np.unique(np.array(self.sources)[stay], return_inverse=True)
+        names = list(self.names)
+        self.names = {names[index]: number for number, index in enumerate(used)}
+        columns = (np.array(self.keys)[stay], np.array(self.lengths)[stay], sources)
+        self.keys, self.lengths, self.sources = (array("q", column.astype(np.int64).tobytes()) for column in columns)
 
 
 def build(
@@ -60,21 +77,27 @@ def build(
     seed: int,
     output: Path,
     published: Mapping[str, Any] | None = None,
+    workers: int | None = 0,
 ) -> dict[str, Any]:
     """Write ``output/{train,heldout}/part-*.parquet``; give what they hold and what was left out.
 
-    ``published`` says whose scores the documents bring along; without it they bring none. Raises InputError where a
-    document is refused (unless ``skip_bad``), where a benchmark can not be read and where a split would be empty.
+    ``published`` says whose scores the documents bring along; without it they bring none. ``workers`` as in
+    ``screening.screen``; what is written does not depend on it. Raises InputError where a document is refused (unless
+    ``skip_bad``), where a benchmark can not be read and where a split would be empty.
     """
     benchmarks = overlap.load(settings.benchmarks)
     output = files.fresh_folder(output)
     with tempfile.TemporaryDirectory(dir=output, prefix=".spool-") as folder:
-        spool, signatures = Path(folder) / "documents", Path(folder) / "signatures"
+        signatures = Path(folder) / "signatures"
         catalogue = Catalogue()
         documents = _accepted(stream, settings, catalogue)
-        if settings.benchmarks or settings.near_duplicates != "none":
-            documents = _compared(documents, settings, benchmarks, signatures, catalogue)
-        _spool(documents, seed, spool, _schema(published), catalogue)
+        pieces = _spool(documents, seed, Path(folder), _schema(published), catalogue)
+        findings = screening.Findings()
+        if settings.benchmarks or settings.near_duplicates != "none" or settings.quality != QualityRules():
+            findings = screening.screen(pieces, settings, benchmarks, signatures, workers)
+        keys = np.array(catalogue.keys)  # of all rows, as in the spool
+        stay = ~np.isin(np.arange(len(keys)), list(findings.left_out))
+        catalogue.leave_out(findings.left_out, stay)
         if not catalogue.keys:
             reasons = listed(f"{count} {reason}" for reason, count in catalogue.left_out.most_common())
             raise InputError(
@@ -92,7 +115,9 @@ def build(
                     f"left for {name}: add documents or sources, or change heldout and heldout_characters"
                 )
         for index, name in enumerate(SPLITS):
-            _deal(spool, catalogue, np.where(split == index, part, -1), output / name)
+            dealt = np.full(len(keys), -1)
+            dealt[stay] = np.where(split == index, part, -1)
+            _deal(pieces, keys, dealt, output / name)
     report = _report(catalogue, kept, split, part)
     if settings.near_duplicates != "none":
         train, heldout = (group[split == index] for index in range(len(SPLITS)))
@@ -102,8 +127,10 @@ def build(
             "train_of_heldout": int(np.isin(train, heldout).sum()),
         }
     if settings.benchmarks:
-        report["benchmarks"] = benchmarks.report(catalogue.overlaps, split)
-        report["overlap_examples"] = [asdict(example) for example in catalogue.overlap_examples]
+        number = np.cumsum(stay) - 1  # of a row among those that stay
+        overlaps = {int(number[row]): items for row, items in findings.overlaps.items()}
+        report["benchmarks"] = benchmarks.report(overlaps, split)
+        report["overlap_examples"] = [asdict(example) for example in findings.examples]
     return report
 
 
@@ -155,34 +182,6 @@ def _accepted(
             yield checked, item
 
 
-def _compared(
-    documents: Iterator[tuple[str, Document]],
-    settings: CorpusSettings,
-    benchmarks: overlap.Benchmarks,
-    signatures: Path,
-    catalogue: Catalogue,
-) -> Iterator[tuple[str, Document]]:
-    """The documents that stay once compared with benchmarks; their signatures go to a file, in their order."""
-    with open(signatures, "wb") as file:
-        for doc_id, document in documents:
-            words = ngrams.words(document.text)
-            hashes = ngrams.hashes(words)
-            if settings.benchmarks and (shared := benchmarks.shared(hashes)):
-                reason = f"overlap with {listed(benchmarks.names_of(shared))}"
-                if len(catalogue.overlap_examples) < SHOWN_REFUSALS:
-                    item, place = next(iter(shared.items()))
-                    detail = f"{benchmarks.places[item]}: {' '.join(words[place])}"
-                    where = str(document.meta.get("path", document.source))
-                    catalogue.overlap_examples.append(Refusal(where, reason, detail))
-                if settings.overlap == "drop":
-                    catalogue.left_out[reason] += 1
-                    continue
-                catalogue.overlaps[len(catalogue.keys)] = list(shared)
-            if settings.near_duplicates != "none":
-                file.write(near_duplicates.signature(hashes))
-            yield doc_id, document
-
-
 def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
     if published is None:
         return CORPUS
@@ -191,23 +190,33 @@ def _schema(published: Mapping[str, Any] | None) -> pa.Schema:
 
 
 def _spool(
-    documents: Iterator[tuple[str, Document]], seed: int, path: Path, schema: pa.Schema, catalogue: Catalogue
-) -> None:
+    documents: Iterator[tuple[str, Document]], seed: int, folder: Path, schema: pa.Schema, catalogue: Catalogue
+) -> list[Path]:
+    """Write the documents to pieces of at most SPOOL_ROWS rows, and about SPOOL_CHARACTERS; gives those in order."""
+    pieces: list[Path] = []
     rows: list[dict[str, Any]] = []
     held = 0
-    with _writer(path, schema) as writer:
-        for doc_id, document in documents:
-            catalogue.keys.append(order_key(seed, doc_id))
-            catalogue.lengths.append(len(document.text))
-            catalogue.sources.append(catalogue.names.setdefault(document.source, len(catalogue.names)))
-            values = {name: getattr(document, name, None) for name in schema.names}
-            meta = json.dumps(document.meta, ensure_ascii=False, sort_keys=True)
-            rows.append(values | {"doc_id": doc_id, "meta": meta})
-            held += len(document.text)
-            if held >= SPOOL_CHARACTERS or len(rows) == SPOOL_ROWS:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows, held = [], 0
-        writer.write_table(pa.Table.from_pylist(rows, schema))
+
+    def write() -> None:
+        pieces.append(folder / f"piece-{len(pieces)}")
+        with _writer(pieces[-1], schema) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, schema))
+        rows.clear()
+
+    for doc_id, document in documents:
+        catalogue.keys.append(order_key(seed, doc_id))
+        catalogue.lengths.append(len(document.text))
+        catalogue.sources.append(catalogue.names.setdefault(document.source, len(catalogue.names)))
+        values = {name: getattr(document, name, None) for name in schema.names}
+        meta = json.dumps(document.meta, ensure_ascii=False, sort_keys=True)
+        rows.append(values | {"doc_id": doc_id, "meta": meta})
+        held += len(document.text)
+        if held >= SPOOL_CHARACTERS or len(rows) == SPOOL_ROWS:
+            write()
+            held = 0
+    if rows:
+        write()
+    return pieces
 
 
 def _writer(path: Path, schema: pa.Schema) -> pa.RecordBatchStreamWriter:
@@ -261,20 +270,22 @@ def _heldout(
     return np.isin(sources, drawn)
 
 
-def _deal(spool: Path, catalogue: Catalogue, part: np.ndarray, folder: Path) -> None:
-    """Write the documents with ``part >= 0`` to their parts, each part in the order of its documents' keys."""
-    with tempfile.TemporaryDirectory(dir=spool.parent) as heap, pa.ipc.open_stream(pa.OSFile(str(spool))) as batches:
+def _deal(pieces: Sequence[Path], keys: np.ndarray, part: np.ndarray, folder: Path) -> None:
+    """Write the rows with ``part >= 0`` to their parts, each part in the order of its documents' keys."""
+    with tempfile.TemporaryDirectory(dir=pieces[0].parent) as heap:
         heaps = [Path(heap) / str(index) for index in range(part.max() + 1)]
-        writers = [_writer(path, batches.schema) for path in heaps]
+        writers: list[pa.RecordBatchStreamWriter] = []
         row = 0
-        for batch in batches:
-            parts = part[row : row + len(batch)]
-            row += len(batch)
-            for index in np.unique(parts[parts >= 0]):
-                writers[index].write_batch(batch.filter(pa.array(parts == index)))
+        for piece in pieces:
+            with pa.ipc.open_stream(pa.OSFile(str(piece))) as batches:
+                writers = writers or [_writer(path, batches.schema) for path in heaps]
+                for batch in batches:
+                    parts = part[row : row + len(batch)]
+                    row += len(batch)
+                    for index in np.unique(parts[parts >= 0]):
+                        writers[index].write_batch(batch.filter(pa.array(parts == index)))
         for writer in writers:
             writer.close()
-        keys = np.array(catalogue.keys)
         for index, path in enumerate(heaps):
             order = np.argsort(keys[part == index], kind="stable")
             with pa.ipc.open_stream(pa.OSFile(str(path))) as reader:

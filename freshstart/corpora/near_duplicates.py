@@ -12,6 +12,7 @@ document; comparing them takes 10 seconds and 160 MB of memory a million documen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,16 @@ HASHES = BANDS * ROWS
 CHUNK = 100_000  # candidates that are compared at a time
 
 
-def signature(hashed: np.ndarray) -> bytes:
-    """HASHES minima (uint32) over the n-grams of a text with these word hashes; zeros where it has no word."""
+def signatures(hashed: Sequence[np.ndarray]) -> bytes:
+    """HASHES minima (uint32) over the n-grams of each text with these word hashes; zeros where it has no word."""
     from rensa import RMinHash
 
-    if not len(hashed):
-        return bytes(4 * HASHES)
-    matrix = RMinHash.digest_matrix_from_token_hash_sets([ngrams(hashed, WORDS)], num_perm=HASHES, seed=0)
-    return np.array(matrix.to_rows(), np.uint32).tobytes()
+    made = np.zeros((len(hashed), HASHES), np.uint32)
+    worded = [number for number, text in enumerate(hashed) if len(text)]
+    if worded:
+        grams = [ngrams(hashed[number], WORDS) for number in worded]
+        made[worded] = RMinHash.digest_matrix_from_token_hash_sets(grams, num_perm=HASHES, seed=0).to_rows()
+    return made.tobytes()
 
 
 def groups(path: Path, keys: np.ndarray) -> np.ndarray:

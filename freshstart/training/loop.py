@@ -30,7 +30,7 @@ from freshstart.errors import InputError
 from freshstart.names import SNAPSHOTS
 from freshstart.progress import Progress
 from freshstart.tokens import tokenizer
-from freshstart.training import TrainSettings, curve, schedule
+from freshstart.training import TrainSettings, card, curve, schedule
 from freshstart.training.checkpoint import Checkpoints
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
@@ -233,6 +233,7 @@ class Loop:
             **self.identity,
         }
         if self.group.leads:
+            files.write_text(folder / card.FILE, card.text(run, record))
             save(folder, self.model, self.learner.value_head, record)
         return record
 
