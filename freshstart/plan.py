@@ -224,8 +224,8 @@ class Planner:
         if key not in self.known:
             if settings.precision == "bf16" and not self.on_gpu and (times := _bf16()) > 1.5:
                 self.notes.add(
-                    f"bf16 is emulated on these processors, a product of matrices takes {times:.0f} times as long as in "
-                    "fp32: set train.<task>.precision to fp32 to train here"
+                    f"bf16 is emulated on these processors, a linear layer takes {times:.0f} times as long as in fp32: "
+                    "set train.<task>.precision to fp32 to train here"
                 )
             self.known[key] = measured(objective, numbers, settings, vocabulary, self.folder, self.device)
         return self.known[key]
@@ -445,12 +445,13 @@ def measured(
 
 
 def _bf16() -> float:
-    """How many times as long as in fp32 a product of matrices takes in bf16 on a processor."""
-    pairs = [
-        [torch.ones(size, dtype=kind) for size in ((256, 768), (768, 768))] for kind in (torch.bfloat16, torch.float)
-    ]
-    low, exact = (_rate(lambda left=left, right=right: left @ right, False) for left, right in pairs)
-    return low / exact
+    """How many times as long as in fp32 a linear layer takes in bf16 on a processor, forward and backward."""
+
+    def rate(dtype: torch.dtype) -> float:
+        square = torch.ones(512, 512, dtype=dtype, requires_grad=True)
+        return _rate(lambda: torch.nn.functional.linear(square, square).backward(square.detach()), False)
+
+    return rate(torch.bfloat16) / rate(torch.float32)
 
 
 def _encoder(device: Any) -> float:
