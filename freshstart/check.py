@@ -55,14 +55,11 @@ def check() -> list[str]:
 
 def _scorers(everything: Params, task: str) -> Iterator[Look]:
     """The scorer and its judge: their code, and the versions that they pin."""
-    where = everything.where("scorer", task)
-    both = scorers.settings_and_judge(everything.block("scorer", task), where)
-    for settings, place in zip(both, (where, f"{where}.{scorers.JUDGE}"), strict=True):
-        if settings is not None:
-            yield Look(place, partial(_code, settings))
-            for name, value in vars(settings).items():
-                if name != "version" and isinstance(value, str) and VERSION.fullmatch(value):
-                    yield Look(f"{place}.{name}", partial(_package, name, value))
+    for settings, where in outside.scorers_of(everything, task):
+        yield Look(where, partial(_code, settings))
+        for name, value in vars(settings).items():
+            if name != "version" and isinstance(value, str) and VERSION.fullmatch(value):
+                yield Look(f"{where}.{name}", partial(_package, name, value))
 
 
 def _code(settings: ScorerSettings) -> None:

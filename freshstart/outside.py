@@ -111,12 +111,16 @@ def _corpus(everything: params.Params, task: str) -> Iterator[Thing]:
         yield _file(path, f"{where}.benchmarks", partial(local.matching, path))
 
 
-def _scorers(everything: params.Params, task: str) -> Iterator[Thing]:
+def scorers_of(everything: params.Params, task: str) -> Iterator[tuple[ScorerSettings, str]]:
+    """The settings of a task's scorer and, where it has one, of its judge, with where they stand."""
     where = everything.where("scorer", task)
     both = scorers.settings_and_judge(everything.block("scorer", task), where)
-    for settings, place in zip(both, (where, f"{where}.{scorers.JUDGE}"), strict=True):
-        if settings is not None:
-            yield from _of_scorer(settings, place)
+    return ((one, place) for one, place in zip(both, (where, f"{where}.{scorers.JUDGE}"), strict=True) if one)
+
+
+def _scorers(everything: params.Params, task: str) -> Iterator[Thing]:
+    for settings, where in scorers_of(everything, task):
+        yield from _of_scorer(settings, where)
 
 
 def _of_scorer(settings: ScorerSettings, where: str) -> Iterator[Thing]:

@@ -33,11 +33,20 @@ import numpy as np
 import torch
 
 from freshstart import corpora, evaluation, files, objectives, outside, params, scorers, tokens, training
+from freshstart.corpora import CorpusSettings, Document, build, synthetic
 from freshstart.errors import InputError
+from freshstart.objectives import TrainScores
 from freshstart.pool import processors
 from freshstart.running import gpu_names
+from freshstart.sampling.sampler import Decoding, sample
+from freshstart.scoring.segments import SEGMENTERS
+from freshstart.tokens import CONTROLS, Control, tokenizer
+from freshstart.tokens.store import Stream
 from freshstart.training.launch import MICRO_BATCH, Group
+from freshstart.training.loop import Loop
 from freshstart.training.memory import USABLE, StepMemory, step_memory
+from freshstart.training.rows import Rows
+from freshstart.training.run import Run
 
 GIB = 2**30
 SECONDS = 2.0  # a rate is measured for so long, after one call that warms up
@@ -333,7 +342,6 @@ class Task:
 
     def _build(self) -> None:
         """The corpus of the sample, as the stage makes it."""
-        from freshstart.corpora import CorpusSettings, Document, build
 
         half = max(self.length // 2, 1)
         near = self.corpus.near_duplicates
@@ -345,7 +353,6 @@ class Task:
 
     def _tokenize(self) -> tuple[float, float, float]:
         """Seconds a character to train a tokenizer and to use it, and tokens a character."""
-        from freshstart.tokens import tokenizer
 
         size = self.tokenizer.vocabulary or 8192
         folder, made = self.planner.folder / f"tokenizer-{self.name}", []
@@ -362,8 +369,6 @@ class Task:
 
         Networks with weights from outside are measured on random ones of BERT-base's shape.
         """
-        from freshstart.corpora import synthetic
-        from freshstart.scoring.segments import SEGMENTERS
 
         if settings.kind in ("detoxify", "hf_classifier"):
             return 0.0, _encoder(self.planner.device), process_gib() + 0.8, self.planner.on_gpu
@@ -392,13 +397,6 @@ def measured(
     name: str, asked: Any, settings: training.TrainSettings, vocabulary: int, folder: Path, device: Any
 ) -> Rates:
     """The rates of a model, by steps of the training loop and samples of the sampler."""
-    from freshstart.objectives import TrainScores
-    from freshstart.sampling.sampler import Decoding, sample
-    from freshstart.tokens import CONTROLS, Control
-    from freshstart.tokens.store import Stream
-    from freshstart.training.loop import Loop
-    from freshstart.training.rows import Rows
-    from freshstart.training.run import Run
 
     is_gpu, head = device.type == "cuda", 6 * settings.width * vocabulary
     is_large = 72 * settings.layers * settings.width**2 + head > LARGE
@@ -468,8 +466,6 @@ def _encoder(device: Any) -> float:
 def _texts(corpus: str, scorer: str) -> list[str]:
     """Text of this machine like a task's: sources of Python, synthetic comments, or descriptions of packages."""
     if corpus == "synthetic":
-        from freshstart.corpora import synthetic
-
         settings = synthetic.Settings(
             kind="synthetic", documents=600, train_characters=SAMPLE, heldout_characters=1, part_characters=SAMPLE
         )
