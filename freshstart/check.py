@@ -10,30 +10,29 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
-from itertools import islice
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from urllib.request import Request, urlopen
+from typing import NamedTuple
 
-from freshstart import corpora, evaluation, files, inputs, outside, params, scorers
-from freshstart.corpora import Refusal, local, wheels
+from freshstart import corpora, inputs, outside, params, scorers
 from freshstart.errors import InputError
 from freshstart.params import Params
-from freshstart.scorers import ScorerSettings, learning, pii_names
+from freshstart.scorers import ScorerSettings
 from freshstart.settings import collected
 from freshstart.tokens import TokenizerSettings
 from freshstart.training import TrainSettings
 
-Look = tuple[str, Callable[[], object]]  # where in the settings, and what raises InputError where something is wrong
-SYNTHETIC = "synthetic"
 VERSION = re.compile(r"\d+(\.\w+)+")
-FILES_OPENED = 100  # of one pattern
-SECONDS = "10"  # for an answer from elsewhere
 BYTES_A_CHARACTER = 6.0  # of a corpus: its parts, the scored ones, the tokens, what is spooled, all in DVC's cache too
 COPIES = 2  # of a model: in the workspace and in DVC's cache
+
+
+class Look(NamedTuple):
+    """Where in the settings, and what raises InputError where something is wrong."""
+
+    setting: str
+    look: Callable[[], object]
 
 
 def check() -> list[str]:
@@ -41,13 +40,13 @@ def check() -> list[str]:
     everything = params.read()
     problems = params.problems(everything)
     for task in everything.root.tasks:
-        for look in (_corpus, _scorers, _tokenizer, _training, _evaluation):
+        for section in (_scorers, *outside.SECTIONS):
             with collected(problems):  # settings that can not be read are among the problems already
-                for place, seen in look(everything, task):
+                for seen in section(everything, task):
                     lines: list[str] = []
                     with collected(lines):
-                        seen()
-                    problems += [f"{place}: {line}" for line in lines]
+                        seen.look()
+                    problems += [f"{seen.setting}: {line}" for line in lines]
         for section in ("corpus", "scorer", "tokenizer", "train", "evaluate"):
             with collected(problems):
                 block, where = everything.block(section, task), everything.where(section, task)
@@ -58,77 +57,13 @@ def check() -> list[str]:
     return [*dict.fromkeys(problems)]
 
 
-def table(pattern: str, columns: Sequence[str]) -> None:
-    """Raises InputError where a path, folder or pattern means no file, or a first row lacks one of the columns."""
-    matches = local.matching(pattern)
-    if not matches:
-        raise InputError(f"{pattern} holds no file")
-    for path, is_document in matches[:FILES_OPENED]:
-        for place, row in islice(local.rows(path, columns), 0 if is_document else 1):
-            if isinstance(row, Refusal):
-                raise InputError(f"{place}: {row.reason} ({row.detail})")
-
-
-def _corpus(everything: Params, task: str) -> Iterator[Look]:
-    where = everything.where("corpus", task)
-    settings = corpora.settings(everything.block("corpus", task), where)
-    if isinstance(settings, local.Settings):
-        columns = [name for name in (settings.text, settings.source) if name is not None]
-        yield f"{where}.path", lambda: table(settings.path, columns)
-    elif isinstance(settings, wheels.Settings):
-        yield f"{where}.requirements", lambda: _wheels(Path(settings.requirements))
-    for name in settings.benchmarks:
-        yield f"{where}.benchmarks", lambda name=name: local.matching(name)
-
-
 def _scorers(everything: Params, task: str) -> Iterator[Look]:
-    where = everything.where("scorer", task)
-    both = scorers.settings_and_judge(everything.block("scorer", task), where)
-    for settings, place in zip(both, (where, f"{where}.{scorers.JUDGE}"), strict=True):
-        if settings is not None:
-            yield place, lambda settings=settings: _code(settings)
-            for name in (field.name for field in fields(settings)):
-                value = getattr(settings, name)
-                if name != "version" and isinstance(value, str) and VERSION.fullmatch(value):
-                    yield f"{place}.{name}", lambda name=name, value=value: _package(name, value)
-                elif name == "checkpoint" and value is not None:
-                    yield f"{place}.{name}", lambda value=value: _file(value)
-                elif name in ("model", "start", "encoder") and value not in (None, "scratch"):
-                    revision = getattr(settings, "revision", None)
-                    yield f"{place}.{name}", lambda value=value, revision=revision: _model(value, revision)
-                elif isinstance(value, pii_names.Names):
-                    yield f"{place}.{name}", lambda value=value: pii_names.model_folder(value)
-            if isinstance(settings, learning.Settings) and settings.labelled != SYNTHETIC:
-                columns = [settings.text, settings.label]
-                yield f"{place}.labelled", lambda settings=settings, columns=columns: table(settings.labelled, columns)
-            if settings.kind == "detoxify" and settings.checkpoint is None:
-                yield f"{place}.variant", lambda settings=settings: _released(settings.variant)
-
-
-def _tokenizer(everything: Params, task: str) -> Iterator[Look]:
-    settings = everything.model(TokenizerSettings, "tokenizer", task)
-    if settings.name is not None:
-        place = everything.where("tokenizer", task, "name")
-        yield place, lambda: _model(settings.name, settings.revision, "tokenizer.json")
-
-
-def _training(everything: Params, task: str) -> Iterator[Look]:
-    for objective in everything.root.objectives:
-        settings = everything.model(TrainSettings, "train", task, objective)
-        if settings.start is not None:
-            place = everything.where("train", task, "start")
-            yield place, lambda settings=settings: _model(settings.start, settings.revision)
-
-
-def _evaluation(everything: Params, task: str) -> Iterator[Look]:
-    settings = everything.model(evaluation.EvaluateSettings, "evaluate", task)
-    for name in ("gold", "prompts"):
-        if (path := getattr(settings, name)) is not None:
-            yield everything.where("evaluate", task, name), lambda path=path: _file(path)
-    reference = settings.reference
-    if reference.model != evaluation.MLE and not reference.is_endpoint:
-        place = everything.where("evaluate", task, "reference.model")
-        yield place, lambda: _model(reference.model, reference.revision)
+    """The scorer and its judge: their code, and the versions that they pin."""
+    for settings, where in outside.scorers_of(everything, task):
+        yield Look(where, partial(_code, settings))
+        for name, value in vars(settings).items():
+            if name != "version" and isinstance(value, str) and VERSION.fullmatch(value):
+                yield Look(f"{where}.{name}", partial(_package, name, value))
 
 
 def _code(settings: ScorerSettings) -> None:
@@ -150,49 +85,6 @@ def _package(name: str, version: str) -> None:
     except importlib.metadata.PackageNotFoundError:
         package = name.replace("_", "-")
         raise InputError(f"{package} is not installed: pip install {package}=={version}") from None
-
-
-def _file(path: str) -> None:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file")
-
-
-def _model(name: str, revision: str | None, file: str = "config.json") -> None:
-    """A folder here, in the cache of the hub, or one that the hub has."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    try:
-        if not Path(name).is_dir() and not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
-            HfApi().model_info(name, revision=revision, timeout=float(SECONDS))
-    except Exception as error:  # the hub client raises many kinds, and refuses names that can be none of a model
-        raise InputError(f"{name} is no folder here, and the hub does not give it ({scorers.failure(error)})") from None
-
-
-def _released(variant: str) -> None:
-    """Detoxify's released weights are at hand, or their address answers."""
-    url, places = outside.weights(variant)
-    if not any(path.is_file() for path in places):
-        try:
-            urlopen(Request(url, method="HEAD"), timeout=float(SECONDS)).close()
-        except OSError as error:
-            raise InputError(f"{url} does not answer ({scorers.failure(error)}): put it at {places[0]}") from None
-
-
-def _wheels(requirements: Path) -> None:
-    """The list is there, and the index answers where wheels of it are not at hand."""
-    _file(str(requirements))
-    lines = [line.strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
-    pinned = {match["hash"]: match["name"] for line in lines if (match := wheels.REQUIREMENT.match(line))}
-    at_hand = {files.sha256(path) for path in files.state_folder("wheels").glob("*.whl")}
-    if absent := [name for digest, name in pinned.items() if digest not in at_hand]:
-        pip = [sys.executable, "-m", "pip", "--retries", "0", "--timeout", SECONDS, "index", "versions", absent[0]]
-        asked = subprocess.run(pip, capture_output=True, text=True, check=False)
-        if asked.returncode != 0:
-            reason = (asked.stderr.splitlines() or ["no reason given"])[-1]
-            raise InputError(
-                f"{len(absent)} of the {len(pinned)} wheels of {requirements} are not in "
-                f"{files.state_folder('wheels')}, and the package index does not have {absent[0]} ({reason})"
-            )
 
 
 def _room(everything: Params) -> None:

@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from freshstart import check, inputs, params, scorers
+from freshstart import inputs, outside, params, scorers
 from freshstart.errors import InputError
 from freshstart.names import checked
 from freshstart.settings import kind
@@ -37,7 +37,7 @@ def write(task: str, corpus: str, reward: str, columns: Mapping[str, str], label
         sections = params.read_file(path)
         if taken := [name for name in params.NEEDED if task in sections[name]]:
             raise InputError(f"{path}: {taken[0]}.{task} is there already: change it there, or choose another name")
-    check.table(corpus, [columns.get("text", "text"), *([columns["source"]] if "source" in columns else [])])
+    outside.table(corpus, [columns.get("text", "text"), *([columns["source"]] if "source" in columns else [])])
     scorer: dict[str, Any] = {"kind": reward, "segments": "sentences"}
     if ":" in reward:
         scorer["version"] = scorers.scorer_class(reward).version

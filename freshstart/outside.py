@@ -1,25 +1,31 @@
 """What a pipeline needs from outside, named before it is fetched: what, from where, how large, under which licence.
 
-Whatever the settings name is listed, with whether it is at hand: lists of wheels, sets, models and tokenizers of the
-hub, Detoxify's weights, and files that a person puts in place. Sizes and licences are those that the publishers state;
-``PUBLISHED`` holds those of the scales as they come, and of others the page is named.
+Whatever the settings name is listed, with whether it is at hand and how to look whether it is to be had: lists of
+wheels, sets, models and tokenizers of the hub, Detoxify's weights, and files that a person puts in place. Sizes and
+licences are those that the publishers state; ``PUBLISHED`` holds those of the scales as they come, and of others the
+page is named. Nothing is fetched here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from urllib.request import Request, urlopen
 
 from freshstart import corpora, evaluation, files, params, scorers, tokens, training
+from freshstart.corpora import Refusal, local, wheels
 from freshstart.errors import InputError
-from freshstart.scorers import ScorerSettings
+from freshstart.scorers import ScorerSettings, learning, pii_names
 
-MB = 10**6
 WHEEL_MB = 1.0  # the mean of the lists in conf/wheels
+FILES_OPENED = 100  # of one pattern
+SECONDS = 10  # for an answer from elsewhere
 PUBLISHED = {  # size in MB, and licence
     "google/civil_comments": (415, "CC0 1.0"),
     "bert-base-uncased": (1, "Apache-2.0"),
@@ -36,13 +42,18 @@ ENCODERS |= {"original-small": "albert-base-v2", "unbiased-small": "albert-base-
 
 @dataclass(frozen=True)
 class Thing:
-    """Something from outside. ``fetched``: a stage gets it by itself; else a person puts it in place."""
+    """Something from outside. ``fetched``: a stage gets it by itself; else a person puts it in place.
+
+    ``look`` raises InputError where it is not as the settings say, or is neither at hand nor to be had; it may ask the
+    package index or the hub.
+    """
 
     what: str
     where: str
     setting: str
     fetched: bool
     at_hand: bool
+    look: Callable[[], object]
     size: float | None = None  # MB
     licence: str = "see its page"
 
@@ -57,8 +68,9 @@ def things(everything: params.Params) -> list[Thing]:
     """Everything that the tasks' settings name from outside, each once."""
     found: dict[tuple[str, str], Thing] = {}
     for task in everything.root.tasks:
-        for thing in _of_task(everything, task):
-            found.setdefault((thing.what, thing.where), thing)
+        for section in SECTIONS:
+            for thing in section(everything, task):
+                found.setdefault((thing.what, thing.where), thing)
     return list(found.values())
 
 
@@ -70,68 +82,97 @@ def announced(everything: params.Params) -> str:
     )
 
 
-def _of_task(everything: params.Params, task: str) -> Iterator[Thing]:
-    corpus = corpora.settings(everything.block("corpus", task), everything.where("corpus", task))
-    yield from _corpus(corpus, f"corpus.{task}")
-    for path in corpus.benchmarks:
-        yield _file(path, f"corpus.{task}.benchmarks")
-    block = everything.block("scorer", task)
-    for settings in scorers.settings_and_judge(block, everything.where("scorer", task)):
-        if settings is not None:
-            yield from _scorer(settings, f"scorer.{task}")
-    named = everything.model(tokens.TokenizerSettings, "tokenizer", task)
-    if named.name is not None:
-        yield _model(named.name, named.revision, "tokenizer", f"tokenizer.{task}.name", "tokenizer*")
-    start = everything.model(training.TrainSettings, "train", task, "mle")
-    if start.start is not None:
-        yield _model(start.start, start.revision, "model", f"train.{task}.start")
-    evaluate = everything.model(evaluation.EvaluateSettings, "evaluate", task)
-    if evaluate.reference.model != evaluation.MLE and not evaluate.reference.is_endpoint:
-        setting = f"evaluate.{task}.reference"
-        yield _model(evaluate.reference.model, evaluate.reference.revision, "model", setting)
-    for name in ("gold", "prompts"):
-        if (path := getattr(evaluate, name)) is not None:
-            yield _file(path, f"evaluate.{task}.{name}")
+def table(pattern: str, columns: Sequence[str]) -> None:
+    """Raises InputError where a path, folder or pattern means no file, or a first row lacks one of the columns."""
+    matches = local.matching(pattern)
+    if not matches:
+        raise InputError(f"{pattern} holds no file")
+    for path, is_document in matches[:FILES_OPENED]:
+        for place, row in islice(local.rows(path, columns), 0 if is_document else 1):
+            if isinstance(row, Refusal):
+                raise InputError(f"{place}: {row.reason} ({row.detail})")
 
 
-def _corpus(settings: Any, setting: str) -> Iterator[Thing]:
-    if settings.kind == "local":
-        yield _file(settings.path, f"{setting}.path")
-    elif settings.kind == "wheels":
-        pinned = set(re.findall(r"sha256:([0-9a-f]{64})", Path(settings.requirements).read_text(encoding="utf-8")))
-        missing = pinned - {files.sha256(path) for path in files.state_folder("wheels").glob("*.whl")}
-        licence = "each its own open-source licence"
-        where = f"the package index, {settings.requirements}"
-        yield Thing(f"{len(pinned)} wheels", where, setting, True, not missing, len(missing) * WHEEL_MB, licence)
+def _corpus(everything: params.Params, task: str) -> Iterator[Thing]:
+    where = everything.where("corpus", task)
+    settings = corpora.settings(everything.block("corpus", task), where)
+    if isinstance(settings, local.Settings):
+        columns = [name for name in (settings.text, settings.source) if name is not None]
+        yield _file(settings.path, f"{where}.path", partial(table, settings.path, columns))
+    elif isinstance(settings, wheels.Settings):
+        yield _wheels(Path(settings.requirements), f"{where}.requirements")
     elif hasattr(settings, "revision"):
         listing = files.state_folder("hub") / f"datasets--{settings.name.replace('/', '--')}/snapshots"
         at_hand = (listing / settings.revision).is_dir()
-        where = f"huggingface.co/datasets/{settings.name} at {settings.revision[:12]}"
-        yield Thing(f"the set {settings.name}", where, setting, True, at_hand, *PUBLISHED.get(settings.name, ()))
+        place = f"huggingface.co/datasets/{settings.name} at {settings.revision[:12]}"
+        known = PUBLISHED.get(settings.name, ())
+        yield Thing(f"the set {settings.name}", place, where, True, at_hand, lambda: None, *known)
+    for path in settings.benchmarks:
+        yield _file(path, f"{where}.benchmarks", partial(local.matching, path))
 
 
-def _scorer(settings: ScorerSettings, setting: str) -> Iterator[Thing]:
-    if (rows := getattr(settings, "labelled", None)) not in (None, "synthetic"):
-        yield _file(rows, f"{setting}.labelled")
+def scorers_of(everything: params.Params, task: str) -> Iterator[tuple[ScorerSettings, str]]:
+    """The settings of a task's scorer and, where it has one, of its judge, with where they stand."""
+    where = everything.where("scorer", task)
+    both = scorers.settings_and_judge(everything.block("scorer", task), where)
+    return ((one, place) for one, place in zip(both, (where, f"{where}.{scorers.JUDGE}"), strict=True) if one)
+
+
+def _scorers(everything: params.Params, task: str) -> Iterator[Thing]:
+    for settings, where in scorers_of(everything, task):
+        yield from _of_scorer(settings, where)
+
+
+def _of_scorer(settings: ScorerSettings, where: str) -> Iterator[Thing]:
+    if isinstance(settings, learning.Settings) and settings.labelled != "synthetic":
+        look = partial(table, settings.labelled, [settings.text, settings.label])
+        yield _file(settings.labelled, f"{where}.labelled", look)
     if settings.kind == "detoxify":
         variant, checkpoint, encoder = (getattr(settings, name) for name in ("variant", "checkpoint", "encoder"))
         if checkpoint is not None:
-            yield _file(checkpoint, f"{setting}.checkpoint")
+            yield _file(checkpoint, f"{where}.checkpoint")
         else:
-            where, places = weights(variant)
+            url, places = weights(variant)
             at_hand, name = any(path.is_file() for path in places), f"detoxify {variant}"
-            yield Thing(f"{name}, weights", where, setting, True, at_hand, *PUBLISHED.get(name, ()))
-        yield _model(encoder or ENCODERS[variant], None, "configuration and tokenizer", f"{setting}.encoder", "config*")
+            look = partial(_released, url, places)
+            yield Thing(f"{name}, weights", url, f"{where}.variant", True, at_hand, look, *PUBLISHED.get(name, ()))
+        yield _model(encoder or ENCODERS[variant], None, "configuration and tokenizer", f"{where}.encoder", "config*")
     elif settings.kind == "hf_classifier":
-        yield _model(settings.model, settings.revision, "model", f"{setting}.model")
+        yield _model(settings.model, settings.revision, "model", f"{where}.model")
     elif (start := getattr(settings, "start", "scratch")) != "scratch":
-        yield _model(start, settings.revision, "model", f"{setting}.start")
+        yield _model(start, settings.revision, "model", f"{where}.start")
     if (names := getattr(settings, "names", None)) is not None:
-        from freshstart.scorers import pii_names
+        look = partial(pii_names.model_folder, names)
+        place = f"a folder, or `pip install` of a wheel of {pii_names.RELEASES}"
+        yield Thing(f"the spaCy pipeline {names.model}", place, f"{where}.names", False, _has(look), look)
 
-        at_hand = _has(lambda: bool(pii_names.model_folder(names)))
-        where = f"a folder, or `pip install` of a wheel of {pii_names.RELEASES}"
-        yield Thing(f"the spaCy pipeline {names.model}", where, f"{setting}.names", False, at_hand)
+
+def _tokenizer(everything: params.Params, task: str) -> Iterator[Thing]:
+    settings = everything.model(tokens.TokenizerSettings, "tokenizer", task)
+    if settings.name is not None:
+        where = everything.where("tokenizer", task, "name")
+        yield _model(settings.name, settings.revision, "tokenizer", where, "tokenizer*")
+
+
+def _training(everything: params.Params, task: str) -> Iterator[Thing]:
+    for objective in everything.root.objectives:
+        settings = everything.model(training.TrainSettings, "train", task, objective)
+        if settings.start is not None:
+            yield _model(settings.start, settings.revision, "model", everything.where("train", task, "start"))
+
+
+def _evaluation(everything: params.Params, task: str) -> Iterator[Thing]:
+    settings = everything.model(evaluation.EvaluateSettings, "evaluate", task)
+    for name in ("gold", "prompts"):
+        if (path := getattr(settings, name)) is not None:
+            yield _file(path, everything.where("evaluate", task, name))
+    reference = settings.reference
+    if reference.model != evaluation.MLE and not reference.is_endpoint:
+        where = everything.where("evaluate", task, "reference.model")
+        yield _model(reference.model, reference.revision, "model", where)
+
+
+SECTIONS = (_corpus, _scorers, _tokenizer, _training, _evaluation)  # each gives what a task names there
 
 
 def weights(variant: str) -> tuple[str, list[Path]]:
@@ -144,25 +185,79 @@ def weights(variant: str) -> tuple[str, list[Path]]:
     return url, [folder / url.rsplit("/", 1)[1] for folder in folders]
 
 
-def _file(path: str, setting: str) -> Thing:
-    from freshstart.corpora import local
+def _file(path: str, setting: str, look: Callable[[], object] | None = None) -> Thing:
+    at_hand = _has(partial(local.matching, path))
+    return Thing(path, "a file or folder here", setting, False, at_hand, look or partial(_is_file, path))
 
-    return Thing(path, "a file or folder here", setting, False, _has(lambda: bool(local.matching(path))))
+
+def _is_file(path: str) -> bool:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file")
 
 
 def _model(name: str, revision: str | None, what: str, setting: str, pattern: str = "*.safetensors") -> Thing:
     """A folder, or what the hub's cache holds of a repository at that commit."""
-    if Path(name).is_dir() or len(Path(name).parts) > 2:
-        return Thing(f"the {what} {name}", "a folder here", setting, False, Path(name).is_dir())
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    is_folder = Path(name).is_dir()
     snapshots = Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "snapshots")
-    at_hand = any(snapshots.glob(f"{revision or '*'}/{pattern}"))
-    where = f"huggingface.co/{name}" + (f" at {revision[:12]}" if revision else "")
-    return Thing(f"the {what} {name}", where, setting, True, at_hand, *PUBLISHED.get(name, ()))
+    at_hand = is_folder or any(snapshots.glob(f"{revision or '*'}/{pattern}"))
+    is_fetched = not is_folder and len(Path(name).parts) <= 2
+    where = "a folder here"
+    if is_fetched:
+        where = f"huggingface.co/{name}" + (f" at {revision[:12]}" if revision else "")
+
+    def look() -> None:
+        from huggingface_hub import HfApi
+
+        try:
+            if not at_hand:
+                HfApi().model_info(name, revision=revision, timeout=SECONDS)
+        except Exception as error:  # the hub client raises many kinds, and refuses names that can be none of a model
+            reason = scorers.failure(error)
+            raise InputError(f"{name} is no folder here, and the hub does not give it ({reason})") from None
+
+    known = PUBLISHED.get(name, ()) if is_fetched else ()
+    return Thing(f"the {what} {name}", where, setting, is_fetched, at_hand, look, *known)
 
 
-def _has(look: Callable[[], bool]) -> bool:
+def _released(url: str, places: list[Path]) -> None:
+    """Detoxify's released weights are at hand, or their address answers."""
+    if not any(path.is_file() for path in places):
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=SECONDS).close()
+        except OSError as error:
+            raise InputError(f"{url} does not answer ({scorers.failure(error)}): put it at {places[0]}") from None
+
+
+def _wheels(requirements: Path, setting: str) -> Thing:
+    """A list of wheels; where some are not at hand, the index answers for one of them."""
+    if not requirements.is_file():
+        raise InputError(f"{setting}: {requirements}: no such file")
+    lines = [line.strip() for line in requirements.read_text(encoding="utf-8").splitlines()]
+    pinned = {match["hash"]: match["name"] for line in lines if (match := wheels.REQUIREMENT.match(line))}
+    folder = files.state_folder("wheels")
+    at_hand = {files.sha256(path) for path in folder.glob("*.whl")}
+    absent = [name for digest, name in pinned.items() if digest not in at_hand]
+
+    def look() -> None:
+        if not absent:
+            return
+        pip = [sys.executable, "-m", "pip", "--retries", "0", "--timeout", str(SECONDS), "index", "versions", absent[0]]
+        asked = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if asked.returncode != 0:
+            reason = (asked.stderr.splitlines() or ["no reason given"])[-1]
+            raise InputError(
+                f"{len(absent)} of the {len(pinned)} wheels of {requirements} are not in {folder}, and the package "
+                f"index does not have {absent[0]} ({reason})"
+            )
+
+    where, licence = f"the package index, {requirements}", "each its own open-source licence"
+    size = len(absent) * WHEEL_MB
+    return Thing(f"{len(pinned)} wheels", where, setting, True, not absent, look, size, licence)
+
+
+def _has(look: Callable[[], object]) -> bool:
     with suppress(InputError):
-        return look()
+        return bool(look())
     return False

@@ -24,17 +24,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from freshstart import corpora, evaluation, files, objectives, outside, params, scorers, tokens, training
+from freshstart.corpora import CorpusSettings, Document, build, synthetic
 from freshstart.errors import InputError
+from freshstart.objectives import TrainScores
 from freshstart.pool import processors
 from freshstart.running import gpu_names
+from freshstart.sampling.sampler import Decoding, sample
+from freshstart.scoring.segments import SEGMENTERS
+from freshstart.tokens import CONTROLS, Control, tokenizer
+from freshstart.tokens.store import Stream
+from freshstart.training.launch import MICRO_BATCH, Group
+from freshstart.training.loop import Loop
+from freshstart.training.memory import USABLE, StepMemory, step_memory
+from freshstart.training.rows import Rows
+from freshstart.training.run import Run
 
 GIB = 2**30
 SECONDS = 2.0  # a rate is measured for so long, after one call that warms up
@@ -45,8 +57,9 @@ NAMED_VOCABULARY, NAMED_TOKENS = 50_260, 0.25  # of a tokenizer that is not trai
 # Bytes of the quick run: of a character in the corpus, scored, in the cache of scores; of a token; of a sample
 CORPUS_BYTES, SCORED_BYTES, CACHE_BYTES, TOKEN_BYTES, SAMPLE_BYTES = 0.33, 0.45, 0.17, 3.4, 280
 STATISTICS = 0.012  # seconds a sample (quick run): judges, diversity, look-ups in the training text, intervals
-PROCESS_GIB, DATA_GIB = 0.55, 0.35  # a process with torch and transformers; one of the data stages
-MICRO_BATCH = "FRESHSTART_MICRO_BATCH"
+DATA_GIB = 0.35  # a process of the data stages
+MODELS = "from transformers import AutoModelForCausalLM, GPT2LMHeadModel"
+RESIDENT = f"import psutil; {MODELS}; print(psutil.Process().memory_info().rss)"
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,6 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         import psutil
-        import torch
 
         gpu = torch.cuda.get_device_properties(0).total_memory / GIB if torch.cuda.is_available() else 0.0
         memory, disk = psutil.virtual_memory().total / GIB, shutil.disk_usage(".").free / GIB
@@ -95,7 +107,7 @@ class Row:
 @dataclass(frozen=True)
 class Rates:
     """Of one model: seconds of a position trained on, of a step beside its positions, of a position read and of a token
-    written; bytes that training holds, and those of a position of a forward and backward pass."""
+    written; and the memory of a step."""
 
     parameters: int
     flop: float  # of a position, forward and backward
@@ -103,8 +115,7 @@ class Rates:
     step: float
     read: float
     write: float
-    held: float
-    position: float
+    memory: StepMemory
 
 
 def plan(scale: str | None = None) -> None:
@@ -114,10 +125,11 @@ def plan(scale: str | None = None) -> None:
     cells = len(root.tasks) * len(root.seeds) * (len(root.objectives) + len(root.arms))
     print(f"{everything.file}: {cells} models of {', '.join(root.tasks)}\nhere: {machine}; measuring ...", flush=True)
     with measuring() as folder:
-        rows = Planner(everything, folder, machine).rows()
+        planner = Planner(everything, folder, machine)
+        rows = planner.rows()
     missing = sum(item.size or 0 for item in needed if not item.at_hand) * 10**6 / GIB
     rows.append(Row("fetched", 0, {}, 0.0, 0.0, missing))
-    print(table(rows))
+    print(table(rows), *planner.notes, sep="\n")
     seconds = {on_gpu: sum(row.seconds for row in rows if row.on_gpu == on_gpu) for on_gpu in (False, True)}
     hours = (seconds[False] / machine.processors + seconds[True] / max(machine.gpus, 1)) / 3600
     print(f"about {hours:,.1f} hours with every processor{' and GPU' * bool(machine.gpus)} in use", *needed, sep="\n- ")
@@ -151,6 +163,19 @@ def too_large(rows: list[Row], machine: Machine) -> list[str]:
     return refused
 
 
+@cache
+def process_gib() -> float:
+    """GiB of a process with torch and transformers, before it has a model."""
+    said = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
+    return int(said.stdout) / GIB
+
+
+def training_gib(memory: StepMemory, rows: int, on_gpu: bool) -> float:
+    """GiB of a process that trains: what its tensors take of a GPU, or what is resident on a processor."""
+    step = memory.bytes(rows) / GIB
+    return step if on_gpu else process_gib() + step / USABLE
+
+
 def merged(rows: Iterable[Row]) -> Row:
     """One row for several of a stage: sums, and the memory of the largest."""
     rows = list(rows)
@@ -178,12 +203,11 @@ class Planner:
     """The rows of a scale on a machine, from rates that it measures in ``folder``."""
 
     def __init__(self, everything: params.Params, folder: Path, machine: Machine):
-        import torch
-
         self.everything, self.root, self.folder, self.machine = everything, everything.root, folder, machine
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.on_gpu = self.device.type == "cuda"
         self.known: dict[str, Rates] = {}
+        self.notes: set[str] = set()  # what a person should know of the table
 
     def rows(self) -> list[Row]:
         tasks = [Task(self, task) for task in self.root.tasks]
@@ -197,7 +221,7 @@ class Planner:
         commands = {
             "dvc": ["-m", "dvc", "repro", "--dry", "-s", f"settings@{self.root.tasks[0]}"],
             "door": ["-c", "import pyarrow, pydantic, ruamel.yaml, numpy"],
-            "torch": ["-c", "from transformers import AutoModelForCausalLM, GPT2LMHeadModel"],
+            "torch": ["-c", MODELS],
         }
         return {name: _of_children([sys.executable, *command]) for name, command in commands.items()}
 
@@ -207,6 +231,11 @@ class Planner:
         shape = replace(settings, learning_rate=1, muon_learning_rate=1, batch_size=1, snapshots=(), log_every=1)
         key = files.digest([asdict(shape), vocabulary, needs.reference])
         if key not in self.known:
+            if settings.precision == "bf16" and not self.on_gpu and (times := _bf16()) > 1.5:
+                self.notes.add(
+                    f"bf16 is emulated on these processors, a linear layer takes {times:.0f} times as long as in fp32: "
+                    "set train.<task>.precision to fp32 to train here"
+                )
             self.known[key] = measured(objective, numbers, settings, vocabulary, self.folder, self.device)
         return self.known[key]
 
@@ -262,13 +291,11 @@ class Task:
 
     def cells(self) -> list[Row]:
         """Training, what they are compared with, and evaluation, of the cells and finetuned arms."""
-        from freshstart.training.launch import Group
-
         everything, seeds, start = self.everything, len(self.root.seeds), self.planner.start["torch"]
         evaluate = everything.model(evaluation.EvaluateSettings, "evaluate", self.name)
         reference, on_gpu = evaluate.reference, self.planner.on_gpu
         vocabulary = self.tokenizer.vocabulary or NAMED_VOCABULARY
-        base = 0.0 if on_gpu else PROCESS_GIB
+        base = 0.0 if on_gpu else process_gib()
         trained, evaluated, drawn = [], [], []
         shares = [1.0 - share for share in self.root.finetuned_from]
         for name, share in [(n, 1.0) for n in self.asked] + [(n, s) for n in self.root.finetuned for s in shares]:
@@ -276,8 +303,7 @@ class Task:
             rates = self.planner.rates(name, self.asked[name], settings, vocabulary)
             positions = self.asked[name].positions * share
             steps = positions / (settings.batch_size * settings.context)
-            held, each = base + rates.held / GIB, rates.position * settings.context / GIB
-            fit = int((self.planner.machine.room(on_gpu) - held) / each)  # rows
+            fit = rates.memory.fit((self.planner.machine.room(on_gpu) - base) * GIB)
             fitting = max(fit, 1) if on_gpu else settings.batch_size  # as training chooses
             _, rows = Group(0, 1, self.planner.device).share(settings.batch_size, lambda fitting=fitting: fitting)
             kept = (1 + len(settings.snapshots) * (share == 1)) * rates.parameters * 4 * 2 / GIB
@@ -286,7 +312,8 @@ class Task:
             remedy = (
                 f"set {MICRO_BATCH} to {1 << (fit.bit_length() - 1)}, now {rows} rows" if fit > 0 else "a smaller model"
             )
-            trained.append(Row("train", seeds, work, seconds, held + rows * each, seeds * kept, on_gpu, remedy))
+            memory = training_gib(rates.memory, rows, on_gpu)
+            trained.append(Row("train", seeds, work, seconds, memory, seeds * kept, on_gpu, remedy))
 
             controls = 2 if objectives.load(name).needs.stream == "control" else 1
             samples = controls * evaluate.samples
@@ -315,7 +342,6 @@ class Task:
 
     def _build(self) -> None:
         """The corpus of the sample, as the stage makes it."""
-        from freshstart.corpora import CorpusSettings, Document, build
 
         half = max(self.length // 2, 1)
         near = self.corpus.near_duplicates
@@ -327,7 +353,6 @@ class Task:
 
     def _tokenize(self) -> tuple[float, float, float]:
         """Seconds a character to train a tokenizer and to use it, and tokens a character."""
-        from freshstart.tokens import tokenizer
 
         size = self.tokenizer.vocabulary or 8192
         folder, made = self.planner.folder / f"tokenizer-{self.name}", []
@@ -344,11 +369,9 @@ class Task:
 
         Networks with weights from outside are measured on random ones of BERT-base's shape.
         """
-        from freshstart.corpora import synthetic
-        from freshstart.scoring.segments import SEGMENTERS
 
         if settings.kind in ("detoxify", "hf_classifier"):
-            return 0.0, _encoder(self.planner.device), PROCESS_GIB + 0.8, self.planner.on_gpu
+            return 0.0, _encoder(self.planner.device), process_gib() + 0.8, self.planner.on_gpu
         share, folder, rows = 1.0, self.planner.folder / f"scorer-{self.name}-{settings.kind}", ()
         if hasattr(settings, "labelled"):
             share = settings.rows / LABELLED
@@ -374,22 +397,12 @@ def measured(
     name: str, asked: Any, settings: training.TrainSettings, vocabulary: int, folder: Path, device: Any
 ) -> Rates:
     """The rates of a model, by steps of the training loop and samples of the sampler."""
-    import torch
-
-    from freshstart.objectives import TrainScores
-    from freshstart.sampling.sampler import Decoding, sample
-    from freshstart.tokens import CONTROLS, Control
-    from freshstart.tokens.store import Stream
-    from freshstart.training.launch import Group
-    from freshstart.training.loop import Loop
-    from freshstart.training.rows import Rows
-    from freshstart.training.run import Run
 
     is_gpu, head = device.type == "cuda", 6 * settings.width * vocabulary
     is_large = 72 * settings.layers * settings.width**2 + head > LARGE
     context = 32 if is_large and not is_gpu else settings.context
     rows = 1 if is_large and not is_gpu else min(settings.batch_size, 8 if is_gpu else 16)
-    chosen = replace(settings, context=context, batch_size=rows, snapshots=(), start=None, checkpoint_every=10**9)
+    chosen = replace(settings, batch_size=rows, snapshots=(), start=None, checkpoint_every=10**9)
     rng, length = np.random.default_rng(0), 64 * rows * context + 1
     ends = np.arange(10, length, 10)
     scores = np.where(rng.random(len(ends)) < 0.2, rng.random(len(ends)), 0).astype(np.float32)
@@ -411,56 +424,36 @@ def measured(
     loop = Loop(run, {"plan": name}, Group(0, 1, device))
     pieces, positions = loop.batch(0), rows * context
     whole = _rate(loop.step, is_gpu)
-    saved = _saved(loop, lambda: loop.forward_backward(0, pieces), is_gpu) / positions
     backward = _rate(lambda: loop.forward_backward(0, pieces), is_gpu)
     step = max(whole - backward, 0.0)
     model = loop.model.eval()
     with torch.no_grad():
-        read = _rate(lambda: loop.learner(*pieces[0]), is_gpu)
+        inputs = pieces[0][0][:, :-1]
+        read = _rate(lambda: model(input_ids=inputs, use_cache=False).logits.log_softmax(-1), is_gpu)
     count, most = (4 if is_large and not is_gpu else 256), min(context - 2, 16)
     decoding = Decoding(0.7, 0.9, most, most, vocabulary - 3, (vocabulary - 3, vocabulary - 2, vocabulary - 1))
     write = _rate(lambda: sample(model, [[0]] * count, count, decoding, 0), is_gpu)
     parameters = sum(parameter.numel() for parameter in loop.learner.parameters())
-    states = [value for part in loop.optimizers for state in part.state.values() for value in state.values()]
-    held = 8 * parameters + sum(value.nbytes for value in states if isinstance(value, torch.Tensor))
     products = parameters - settings.context * settings.width
     flops = [6 * products + 12 * settings.layers * settings.width * length for length in (context, settings.context)]
     scale = flops[1] / flops[0] / positions
     again = 4 / 3 if objectives.load(name).needs.reference else 1  # a forward pass of the model it began from
-    return Rates(parameters, flops[1], again * scale * backward, step, scale * read, write / count / most, held, saved)
+    memory = step_memory(loop.learner, settings.context, device)
+    return Rates(parameters, flops[1], again * scale * backward, step, scale * read, write / count / most, memory)
 
 
-def _saved(loop: Any, call: Callable[[], Any], is_gpu: bool) -> float:
-    """Bytes of a forward and backward pass beside weights and optimizer: the allocator's peak on a GPU; on a CPU what
-    autograd keeps, copies of weights in another precision aside, and the gradient of the logits twice."""
-    import torch
+def _bf16() -> float:
+    """How many times as long as in fp32 a linear layer takes in bf16 on a processor, forward and backward."""
 
-    if is_gpu:
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    weights = {parameter.untyped_storage().data_ptr() for parameter in loop.learner.parameters()}
-    positions = loop.settings.batch_size * loop.settings.context
-    copies = {parameter.numel() for parameter in loop.learner.parameters() if parameter.ndim == 2}
-    copies -= {positions * loop.settings.width}
-    kept: dict[int, int] = {}
+    def rate(dtype: torch.dtype) -> float:
+        square = torch.ones(512, 512, dtype=dtype, requires_grad=True)
+        return _rate(lambda: torch.nn.functional.linear(square, square).backward(square.detach()), False)
 
-    def pack(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        is_copy = loop.learner.low and tensor.dtype != torch.float32 and tensor.numel() in copies
-        if storage.data_ptr() not in weights and not is_copy:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        call()
-    return sum(kept.values()) + 8 * positions * loop.model.config.vocab_size
+    return rate(torch.bfloat16) / rate(torch.float32)
 
 
 def _encoder(device: Any) -> float:
     """Seconds a character of a BERT of the base shape, at 5 characters a token, real ones four fifths of a batch."""
-    import torch
     from transformers import BertConfig, BertModel
 
     is_gpu = device.type == "cuda"
@@ -473,8 +466,6 @@ def _encoder(device: Any) -> float:
 def _texts(corpus: str, scorer: str) -> list[str]:
     """Text of this machine like a task's: sources of Python, synthetic comments, or descriptions of packages."""
     if corpus == "synthetic":
-        from freshstart.corpora import synthetic
-
         settings = synthetic.Settings(
             kind="synthetic", documents=600, train_characters=SAMPLE, heldout_characters=1, part_characters=SAMPLE
         )
@@ -501,8 +492,6 @@ def _seconds(call: Callable[[], Any], is_gpu: bool = False) -> float:
     begin = clock()
     call()
     if is_gpu:
-        import torch
-
         torch.cuda.synchronize()
     return clock() - begin
 

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from conftest import ROOT
-from test_training import curve, kill_after_a_checkpoint, of_stage, weights
+from test_training import curve, kill_after_a_checkpoint, of_stage, stream, weights
 
 from freshstart.errors import InputError
+from freshstart.evaluation.subject import Subject
 from freshstart.training.launch import Group, _first_host, launched
+from freshstart.training.model import load
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 WORKER = str(ROOT / "tests/one_of_many.py")
@@ -61,22 +65,43 @@ def test_first_gradients_in_fp32(tmp_path):
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_and_resumed(tmp_path, processes):
-    """kill -9 to all processes at a random moment, then the same command: the same weights."""
-    asked = {"steps": 400, "optimizer": "muon"}
-    whole = trained(tmp_path / "whole", "awr", processes, **asked)
-    line, env = command(tmp_path / "cut", "awr", processes, **asked), environment(tmp_path / "cut")
-    (tmp_path / "cut").mkdir()
-    running = subprocess.Popen(line, env=env)
+def killed(folder, objective, processes, **asked):
+    """The weights after kill -9 to all processes behind their first checkpoint, then the same command."""
+    folder.mkdir()
+    running = subprocess.Popen(command(folder, objective, processes, **asked), env=environment(folder))
 
     def kill():  # torchrun gives its workers sessions of their own
         for process in [*psutil.Process(running.pid).children(recursive=True), running]:
             process.kill()
 
-    kill_after_a_checkpoint(running, tmp_path / "cut/.state", kill)
-    assert distance(whole, trained(tmp_path / "cut", "awr", processes, **asked)) == 0
+    kill_after_a_checkpoint(running, folder / ".state", kill)
+    return trained(folder, objective, processes, **asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_and_resumed(tmp_path, processes):
+    asked = {"steps": 400, "optimizer": "muon"}
+    whole = trained(tmp_path / "whole", "awr", processes, **asked)
+    assert distance(whole, killed(tmp_path / "cut", "awr", processes, **asked)) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="Inductor needs a C++ compiler")
+def test_a_step_compiled_by_inductor(tmp_path, monkeypatch):
+    """The weights of the eager step, in one process and in two; killed and resumed to the bit; evaluated uncompiled."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    asked = {"steps": 200, "optimizer": "adamw"}
+    eager = trained(tmp_path / "eager", "awr", 1, **asked)
+    compiled = trained(tmp_path / "compiled", "awr", 1, compile="on", **asked)
+    assert 0 < distance(eager, compiled) < 1e-10
+    assert distance(compiled, killed(tmp_path / "cut", "awr", 1, compile="on", **asked)) == 0
+    assert distance(compiled, trained(tmp_path / "two", "awr", 2, compile="on", **asked)) < 1e-10
+    heldout = stream(seed=1).tokens.astype(np.int64)
+    models = [load(tmp_path / name / "model", "train")[0] for name in ("eager", "compiled")]
+    nats = [Subject("", model, None, "lines", 0.0).nats(heldout, ()) for model in models]
+    assert 0 < nats[0].mean() < 6
+    np.testing.assert_allclose(*nats, rtol=1e-5)
 
 
 def by_door(made, folder, **env):

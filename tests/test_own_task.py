@@ -123,11 +123,11 @@ def test_check_lists_all_that_is_missing_or_wrong(project):
     expected = [
         "scorer.toxicity: unknown key 'noize'; did you mean noise?",
         "evaluate.toxicity: unknown key 'sample'; did you mean samples?",
-        "corpus.pep8.path: raw/pyhton: no file found",
         "scorer.pep8.pycodestyle: pycodestyle 2.15.0 is installed, the scale file pins 2.0.0",
+        "corpus.pep8.path: raw/pyhton: no file found",
         "evaluate.pep8: prompts names raw/free/one.jsonl, which no entry of inputs in params.yaml holds",
-        "corpus.pii.path: raw/prose.jsonl:1: no column sauce; it has text, source",
         "scorer.pii.textblob: textblob",
+        "corpus.pii.path: raw/prose.jsonl:1: no column sauce; it has text, source",
         "tokenizer.pii.name: raw/tokenizer/gpt2 is no folder here",
         "evaluate.pii.gold: raw/gold.jsonl: no such file",
         "corpus.toxicity: benchmarks names raw/free/*.jsonl, which no entry of inputs in params.yaml holds",

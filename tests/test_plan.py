@@ -1,14 +1,36 @@
 """What a scale will take is known before anything runs, and what can not fit is refused with the setting to change."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import ROOT
 from test_params import load
+from test_training import SETTINGS, run
 
 from freshstart import outside, plan
 from freshstart.errors import InputError
+from freshstart.training.launch import Group
+from freshstart.training.learner import Learner
+from freshstart.training.memory import step_memory
+
+TRAINED = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from test_training import SETTINGS, run, stream
+from freshstart.training.loop import train
+
+settings = replace(SETTINGS, **json.loads(sys.argv[1]))
+positions = 4 * settings.batch_size * settings.context
+train(run(Path(sys.argv[2]), "awr", settings, positions, stream(100_000)), {})
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
 
 
 def scaled(scale, folder, monkeypatch):
@@ -56,3 +78,26 @@ def test_a_plan_of_the_tests_scale(workplace, monkeypatch, capsys):
     with pytest.raises(InputError, match=r"can not run here; raw/prose.jsonl .*MISSING.*corpus.pii.path"):
         plan.plan()
     assert "18 models of pep8, pii, toxicity" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+@pytest.mark.parametrize(
+    ("shape", "rows"),
+    [
+        ({"layers": 2, "width": 128, "heads": 4, "context": 128, "batch_size": 16}, 16),
+        ({"layers": 4, "width": 256, "heads": 4, "context": 512, "batch_size": 8, "optimizer": "adamw"}, 8),
+        ({"layers": 4, "width": 256, "heads": 4, "context": 512, "batch_size": 8, "optimizer": "adamw"}, 2),
+    ],
+)
+def test_a_training_takes_the_memory_of_the_plan(tmp_path, shape, rows):
+    env = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "FRESHSTART_STATE": str(tmp_path / ".state")}
+    env |= {"FRESHSTART_MICRO_BATCH": str(rows)}
+    command = [sys.executable, "-c", TRAINED, json.dumps(shape), str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
+    chosen, device = run(tmp_path, "awr", replace(SETTINGS, **shape)), torch.device("cpu")
+    learner = Learner(chosen.first_model().train(), chosen, Group(0, 1, device))
+    planned = plan.training_gib(step_memory(learner, chosen.settings.context, device), rows, False)
+    peak = int(done.stdout.split()[-1]) / 2**20
+    print(f"{shape}, {rows} rows: planned {planned:.3f} GiB, peak {peak:.3f}")
+    assert planned == pytest.approx(peak, rel=0.2)

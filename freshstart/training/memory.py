@@ -1,9 +1,9 @@
 """The memory of a training step, and how many rows of a batch a card holds at a time.
 
-Fixed: weights, gradients, and two values a weight of the optimizers (Muon has one). Of each row in a forward pass: what
-is kept for the backward pass, and the logits with their gradient. Counted on tensors without values (torch's
-MemTracker), so that it holds for any architecture. A compiled step needs less. The resident memory of a
-process on a CPU was 1.2 to 1.4 times the figure at toy size; on a GPU it is yet to be compared.
+Fixed: weights, gradients, two values a weight of the optimizers (Muon has one), and what a backward pass holds whatever
+its rows. Of each row: what is kept for the backward pass, and the logits with their gradient. Counted at one row and
+at several, on tensors without values (torch's MemTracker), so that it holds for any architecture. A compiled step needs
+less. On a GPU it is yet to be compared with the allocator's peak.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch import nn
 
 from freshstart.errors import InputError
 
-USABLE = 0.85  # of a card's memory: the rest is for CUDA, and for gaps between what is allocated
+USABLE = 0.85  # of memory: the rest is for gaps between what is allocated, and for CUDA on a card
+ROWS = 16  # that are compared with one
 GIB = 1 << 30
 
 
@@ -28,9 +29,17 @@ class StepMemory:
     fixed: int
     row: int
 
+    def bytes(self, rows: int) -> int:
+        """What a step with so many rows in a forward pass takes."""
+        return self.fixed + rows * self.row
+
+    def fit(self, available: float) -> int:
+        """How many rows of a forward pass there is room for."""
+        return int((available * USABLE - self.fixed) // self.row)
+
     def rows(self, available: int) -> int:
         """How many rows a forward pass may have; InputError where there is no room for one."""
-        fit = int(available * USABLE - self.fixed) // self.row
+        fit = self.fit(available)
         if fit < 1:
             raise InputError(
                 f"training takes {self.fixed / GIB:.1f} GiB and {self.row / GIB:.2f} GiB for each row of a forward "
@@ -43,7 +52,6 @@ class StepMemory:
 def step_memory(learner: nn.Module, context: int, device: torch.device) -> StepMemory:
     """The memory of a step with this learner on rows of ``context`` positions. Cost: seconds."""
     from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
-    from torch.distributed._tools.mem_tracker import MemTracker
 
     logging.getLogger("torch.distributed._tools").setLevel(logging.ERROR)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -52,14 +60,21 @@ def step_memory(learner: nn.Module, context: int, device: torch.device) -> StepM
     with mode:
         for parameter in (trained := [p for p in learner.parameters() if p.requires_grad]):
             parameter.grad = torch.zeros_like(parameter)
-        tracker = MemTracker()
-        tracker.track_external(learner)
-        with tracker:
-            row = torch.zeros(1, context + 1, dtype=torch.long, device=device)
-            loss, _ = learner(row, torch.zeros(1, context, device=device), torch.ones((), device=device))
-            loss.backward()
-    peak = sum(
-        sizes["Total"] for where, sizes in tracker.get_tracker_snapshot("peak").items() if where.type == device.type
-    )
-    weights, gradients = (sum(p.nbytes for p in part) for part in (learner.parameters(), trained))
-    return StepMemory(weights + 3 * gradients, peak - weights - gradients)
+        one, many = (
+            _peak(learner, torch.zeros(rows, context + 1, dtype=torch.long, device=device)) for rows in (1, ROWS)
+        )
+    row = (many - one) // (ROWS - 1)
+    return StepMemory(one - row + 2 * sum(p.nbytes for p in trained), row)
+
+
+def _peak(learner: nn.Module, tokens: torch.Tensor) -> int:
+    """The most bytes that exist at a time in a forward and backward pass, with weights and gradients."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    tracker = MemTracker()
+    tracker.track_external(learner)
+    with tracker:
+        loss, _ = learner(tokens, tokens[:, 1:].float(), torch.ones((), device=tokens.device))
+        loss.backward()
+    sizes = tracker.get_tracker_snapshot("peak")
+    return sum(size["Total"] for where, size in sizes.items() if where.type == tokens.device.type)
