@@ -101,7 +101,7 @@ def figure(
         for at, estimate in line.points:
             (left, top), colour = place(line.name, (at, estimate)), palette[line.name]
             note = f"{line.name}, {at:,.0f} {x_title.partition(' ')[0]}: {bounds(estimate, show)}"
-            drawing.line(left, height(estimate.low), left, height(estimate.high), "whisker", colour)
+            drawing.line(left, height(estimate.low), left, height(estimate.high), "whisker faint", colour)
             if estimate.value <= 0:
                 drawing.bar(left - 3, top - 3, 6, 6, "ring", colour, note)
             elif line.arm:
