@@ -59,7 +59,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {  # shards.every of conf/scale/quick.ya
     "mle": {},
     "unlikelihood": {"alpha": 1.0},
     "rwr": {"rewards": "standardized", "beta": 1.0, "most": 20.0, "normalize": True},
-    "awr": {"rewards": "rank", "beta": 0.25, "most": 20.0, "normalize": True, "alpha": 0.5, "detach": False},
+    "awr": {"rewards": "rank", "beta": 1.0, "most": 20.0, "normalize": True, "alpha": 0.5, "detach": False},
 }
 GPT2_VOCABULARY = 50257 + 2
 GPT2 = TrainSettings(

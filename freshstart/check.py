@@ -11,11 +11,12 @@ import importlib.metadata
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from freshstart import corpora, inputs, outside, params, scorers
+from freshstart import benchmarks, corpora, inputs, outside, params, scorers
 from freshstart.errors import InputError
 from freshstart.params import Params
 from freshstart.scorers import ScorerSettings
@@ -47,10 +48,18 @@ def check() -> list[str]:
                     with collected(lines):
                         seen.look()
                     problems += [f"{seen.setting}: {line}" for line in lines]
-        for section in ("corpus", "scorer", "tokenizer", "train", "evaluate"):
+        for section in ("corpus", "scorer", "tokenizer", "evaluate"):
             with collected(problems):
                 block, where = everything.block(section, task), everything.where(section, task)
                 problems += inputs.unfollowed(block, everything.root.inputs, where)
+        for objective in everything.root.objectives:
+            with collected(problems):
+                settings = asdict(everything.model(TrainSettings, "train", task, objective))
+                problems += inputs.unfollowed(settings, everything.root.inputs, everything.where("train", task))
+    for name in everything.root.benchmarks:
+        with collected(problems):
+            named = benchmarks.named(everything.benchmark(name))
+            problems += inputs.unfollowed(named, everything.root.inputs, f"{benchmarks.FILE}: {name}")
     if not problems:
         with collected(problems):
             _room(everything)

@@ -19,6 +19,7 @@ PACKAGES = ("freshstart", "stages")
 NEUTRAL = {
     "freshstart/__init__.py",
     "freshstart/allocator.py",
+    "freshstart/card.py",
     "freshstart/doors.py",
     "freshstart/errors.py",
     "freshstart/imports.py",

@@ -123,9 +123,7 @@ def run(
             job.at.unlink(missing_ok=True)
     if failed:
         listed = "; ".join(f"{name}: {problem}" for name, problem in sorted(failed.items()))
-        raise InputError(
-            f"{title}: {len(failed)} of {len(jobs)} parts failed ({listed}). Everything else is done and kept"
-        )
+        raise InputError(f"{title}: {len(failed)} of {len(jobs)} parts failed ({listed}); everything else is done")
 
 
 Outcome = tuple[Job, Any, str | None]  # what the worker gives, or None, and what went wrong

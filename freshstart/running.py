@@ -7,9 +7,10 @@ before. Once only a chain is left, or nothing, a plain ``dvc repro`` runs it and
 DVC itself waits for its lock without end: where another program holds it for ``LOCK_SECONDS``, the run stops and says
 who that is.
 
-Scores and tokens take every processor through Ray: one runs at a time. With GPUs each job sees one of them. Cost, with
-70 stages and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one process at a
-time writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute nearly all.
+Corpora, scores and tokens take every processor through Ray: one runs at a time. With GPUs each job sees one of them.
+Cost, with 70 stages and a dvc.lock of 7,500 lines: 1.3 s of DVC a stage in any case, most of it dvc.lock, which one
+process at a time writes, and 0.6 s for a process of its own. So stages of a second gain nothing, stages of a minute
+nearly all.
 """
 
 from __future__ import annotations
@@ -37,10 +38,7 @@ if TYPE_CHECKING:
     import psutil
     from dvc.repo import Repo
 
-ALONE = {
-    "score",
-    "tokens",
-}  # use every processor, and every GPU: one at a time, with GPUs nothing beside it
+ALONE = {"corpus", "score", "tokens"}  # use every processor, and every GPU: one at a time, with GPUs nothing beside it
 EVALUATIONS = {"evaluate", "evaluate_finetuned", "evaluate_folder", "evaluate_hub"}
 FIRST = {"warnings", "train", "finetune", *EVALUATIONS}  # what a person should see early, and what takes long
 LOCK_SECONDS = 120.0

@@ -38,9 +38,9 @@ def main() -> None:
 
     metrics, items = {}, pa.table({})
     if kind == "red_team" and (not tasks or args.task in tasks):
-        from freshstart.benchmarks.asked import ask_replay
+        from freshstart.benchmarks.replay import of_task
 
-        metrics, items = ask_replay(args, resolved, (*root.objectives, *root.arms))
+        metrics, items = of_task(args, resolved, (*root.objectives, *root.arms))
     files.write_table(args.items, items)
     files.write_json(args.metrics, {"kind": kind, "found": metrics})
     print(f"{args.benchmark}: {items.num_rows:,} prompts replayed")

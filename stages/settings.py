@@ -75,10 +75,8 @@ def main() -> None:
     for name in everything.root.benchmarks:
         asked = everything.benchmark(name)
         code = code_digest(f"{benchmarks.PACKAGE}.{asked.kind}", f"{benchmarks.PACKAGE}.asked")
-        beside = getattr(benchmarks.load(asked.kind), "beside", lambda _: [])(asked)
-        outside = inputs.digests(
-            [asdict(asked), beside], everything.root.inputs, args.inputs, f"{benchmarks.FILE}: {name}"
-        )
+        where = f"{benchmarks.FILE}: {name}"
+        outside = inputs.digests(benchmarks.named(asked), everything.root.inputs, args.inputs, where)
         described[name] = {"settings": asdict(asked), "evaluate": asdict(chosen), "code_sha256": code, **outside}
         files.write_json(output / "benchmarks" / f"{name}.json", described[name])
     files.write_json(output / "benchmarks.json", described)

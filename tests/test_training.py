@@ -21,13 +21,13 @@ import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from freshstart import objectives, progress
+from freshstart import card, objectives, progress
 from freshstart.doors import open_door
 from freshstart.errors import InputError
 from freshstart.objectives import Good, Needs, Objective, TrainScores
 from freshstart.tokens import Control, written
 from freshstart.tokens.store import Stream
-from freshstart.training import TrainSettings, Vocabulary, card, learner, loop, schedule, stops
+from freshstart.training import TrainSettings, Vocabulary, learner, loop, schedule, stops
 from freshstart.training.checkpoint import Checkpoints, TrainState
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
@@ -167,18 +167,20 @@ def test_initialisation_is_a_function_of_the_seed_alone():
 @pytest.mark.parametrize("shape", [(24, 96), (96, 24), (32, 32)])
 def test_muon_is_torchs_but_for_the_precision(shape):
     generator = torch.Generator().manual_seed(0)
-    ours, theirs = (torch.nn.Parameter(torch.zeros(shape)) for _ in range(2))
-    rivals = Muon([ours], 0.02, 0.01), torch.optim.Muon([theirs], lr=0.02, weight_decay=0.01)
+    weights = torch.randn(shape, generator=generator)
+    ours, theirs = (torch.nn.Parameter(weights.clone()) for _ in range(2))
+    rivals = Muon([ours], 0.02, 2.0), torch.optim.Muon([theirs], lr=0.02, weight_decay=2.0)
     for _ in range(8):
         ours.grad = torch.randn(shape, generator=generator)
         theirs.grad = ours.grad.clone()
         for optimizer in rivals:
             optimizer.step()
-    assert (ours - theirs).norm() < 0.01 * theirs.norm()
-    left, _, right = torch.linalg.svd(matrix := torch.randn(shape, generator=generator), full_matrices=False)
+    assert (ours - theirs).norm() < 0.002 * (theirs - weights).norm()
+    left, values, right = torch.linalg.svd(matrix := torch.randn(shape, generator=generator), full_matrices=False)
     near = left.T @ orthogonal(matrix) @ right.T  # diagonal: the singular vectors stay
     assert (near - near.diagonal().diag()).norm() < 1e-4
-    assert 0.3 < near.diagonal().min() < near.diagonal().max() < 1.3
+    large = near.diagonal()[values > 0.05 * values.norm()]
+    assert 0.6 < large.min() < large.max() < 1.3
 
 
 def test_schedule():
@@ -463,7 +465,7 @@ def test_hub_format_generates_without_unwanted_tokens(tmp_path):
         ' "a prompt" --control good -n 5',
     ):
         assert phrase in text
-    for path in (tmp_path / "model").iterdir():
+    for path in {*(tmp_path / "model").iterdir()} - {tmp_path / "model" / card.FILE}:
         flipped(path)
         with pytest.raises(
             InputError, match=rf"{path.name} is not as it was .*: run `dvc checkout`, or `dvc repro -f train"

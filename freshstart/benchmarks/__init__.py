@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,6 +62,11 @@ def load(name: str, where: str = str(FILE)) -> Kind:
 def settings(block: Mapping[str, Any], where: str) -> BenchmarkSettings:
     """The settings of one benchmark, read by the module of its kind."""
     return build(load(str(block.get("kind")), where).Settings, block, where)
+
+
+def named(settings: BenchmarkSettings) -> list[Any]:
+    """All that may name files: the settings, and what ``beside`` of the kind lists."""
+    return [asdict(settings), getattr(load(settings.kind), "beside", lambda _: [])(settings)]
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:

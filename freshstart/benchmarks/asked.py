@@ -1,10 +1,10 @@
-"""What the doors of benchmarks ask: benchmarks of one model, and the attacks on each model of all of them."""
+"""What the doors of benchmarks share: the task as a benchmark sees it, and benchmarks asked of one model."""
 
 from __future__ import annotations
 
 import shutil
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,16 @@ import torch
 
 from freshstart import benchmarks, files
 from freshstart.allocator import keep_memory
-from freshstart.benchmarks import red_team
-from freshstart.benchmarks.replay import METRICS, replay
-from freshstart.evaluation import MLE, EvaluateSettings
+from freshstart.evaluation import EvaluateSettings
 from freshstart.evaluation.context import Context
 from freshstart.evaluation.metrics import check
-from freshstart.evaluation.subject import of_folder
-from freshstart.names import benchmarked_by, trained_by
 from freshstart.settings import restore
-from freshstart.training.model import read_record
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from freshstart.evaluation.subject import Subject
 
 
-def _context(args: Namespace, resolved: Mapping[str, Any]) -> Context:
+def context_of(args: Namespace, resolved: Mapping[str, Any]) -> Context:
     """The task of a door's arguments, by the settings that the stage ``settings`` wrote of a benchmark."""
     how = restore(EvaluateSettings, resolved["evaluate"])
     torch.set_num_threads(how.threads)
@@ -69,7 +62,7 @@ def ask(
         if settings.tasks and args.task not in settings.tasks:
             print(f"{name} is not for {args.task}")
         else:
-            context = _context(args, resolved)
+            context = context_of(args, resolved)
             subject = subject or replace(load(context.device), logit_gib=context.settings.logit_gib)
             whole = {**identity, **resolved, "name": name, "task": args.task, "seed": args.seed}
             states.append(files.state_folder("benchmarks", files.digest(whole)[:32]))
@@ -80,32 +73,3 @@ def ask(
         files.write_json(path, {"kind": settings.kind, "found": metrics})
     for state in states:
         shutil.rmtree(state, ignore_errors=True)
-
-
-def ask_replay(args: Namespace, resolved: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, Any], pa.Table]:
-    """Metrics and items of the attacks below ``args.attacks`` on the models below ``args.models``, each on all."""
-    args.mle = args.models / MLE / str(args.seed)
-    context = _context(args, resolved)
-    made_by = {name: trained_by(args.task, name, args.seed) for name in names}
-    folders = {name: args.models / name / str(args.seed) for name in made_by}
-    paths = {name: args.attacks / name / "benchmarks" / args.benchmark / f"{args.seed}.parquet" for name in made_by}
-    pools = {
-        name: files.read_table(path, benchmarked_by(args.task, name, args.seed, args.benchmark))
-        for name, path in paths.items()
-    }
-
-    def load(name: str) -> Subject:
-        subject = of_folder(folders[name], made_by[name], context.device)
-        return replace(subject, logit_gib=context.settings.logit_gib)
-
-    identity = {
-        "models": {name: read_record(folders[name], made_by[name]) for name in made_by},
-        "attacks": {name: files.sha256(path) for name, path in paths.items()},
-        "task": args.task,
-        "seed": args.seed,
-    }
-    state = files.state_folder("replay", files.digest(identity | dict(resolved))[:32])
-    found = replay(load, pools, restore(red_team.Settings, resolved["settings"]), context, state)
-    check(found[0], METRICS, str(args.metrics), f"replay@{args.task}-{args.seed}-{args.benchmark}", head=())
-    shutil.rmtree(state, ignore_errors=True)
-    return found

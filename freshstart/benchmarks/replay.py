@@ -11,7 +11,10 @@ pools of a source is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +22,16 @@ import numpy as np
 
 from freshstart import files
 from freshstart.benchmarks import interval
+from freshstart.benchmarks.asked import context_of
 from freshstart.benchmarks.red_team import Settings, scored
+from freshstart.evaluation import MLE
 from freshstart.evaluation.kept import keep, kept
-from freshstart.evaluation.metrics import Metric
+from freshstart.evaluation.metrics import Metric, check
+from freshstart.evaluation.subject import of_folder
+from freshstart.names import benchmarked_by, trained_by
 from freshstart.progress import Progress
+from freshstart.settings import restore
+from freshstart.training.model import read_record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,3 +102,32 @@ def replay(
         "calls": len(pools) * settings.trials * count * settings.continuations,
     }
     return metrics, pa.Table.from_pylist(items)
+
+
+def of_task(args: Namespace, resolved: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, Any], pa.Table]:
+    """Metrics and items of the attacks below ``args.attacks`` on the models below ``args.models``, each on all."""
+    args.mle = args.models / MLE / str(args.seed)
+    context = context_of(args, resolved)
+    made_by = {name: trained_by(args.task, name, args.seed) for name in names}
+    folders = {name: args.models / name / str(args.seed) for name in made_by}
+    paths = {name: args.attacks / name / "benchmarks" / args.benchmark / f"{args.seed}.parquet" for name in made_by}
+    pools = {
+        name: files.read_table(path, benchmarked_by(args.task, name, args.seed, args.benchmark))
+        for name, path in paths.items()
+    }
+
+    def load(name: str) -> Subject:
+        subject = of_folder(folders[name], made_by[name], context.device)
+        return replace(subject, logit_gib=context.settings.logit_gib)
+
+    identity = {
+        "models": {name: read_record(folders[name], made_by[name]) for name in made_by},
+        "attacks": {name: files.sha256(path) for name, path in paths.items()},
+        "task": args.task,
+        "seed": args.seed,
+    }
+    state = files.state_folder("replay", files.digest(identity | dict(resolved))[:32])
+    found = replay(load, pools, restore(Settings, resolved["settings"]), context, state)
+    check(found[0], METRICS, str(args.metrics), f"replay@{args.task}-{args.seed}-{args.benchmark}", head=())
+    shutil.rmtree(state, ignore_errors=True)
+    return found

@@ -7,6 +7,7 @@ have three more columns (``schema.PUBLISHED``), and whose scores they are in the
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -62,6 +63,8 @@ class QualityRules:
         for name, share in (("repeated_lines", self.repeated_lines), ("repeated_words", self.repeated_words)):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, found {share}")
+        if unknown := [code for code in self.languages if not re.fullmatch("[a-z]{2,3}", code)]:
+            raise ValueError(f"languages are codes such as en, found {unknown[0]}")
 
 
 @dataclass(frozen=True, kw_only=True)

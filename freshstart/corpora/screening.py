@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,7 +37,7 @@ class Findings:
     examples: list[Refusal] = field(default_factory=list)  # of overlaps
 
     def append(self, piece: Findings) -> None:
-        self.left_out |= {self.rows + row: reason for row, reason in piece.left_out.items()}
+        self.left_out |= {self.rows + row: sys.intern(reason) for row, reason in piece.left_out.items()}
         self.overlaps |= {self.rows + row: items for row, items in piece.overlaps.items()}
         self.examples = [*self.examples, *piece.examples][:SHOWN]
         self.rows += piece.rows

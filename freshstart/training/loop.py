@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freshstart import files
+from freshstart import card, files
 from freshstart.allocator import keep_memory
 from freshstart.errors import InputError
 from freshstart.names import SNAPSHOTS
 from freshstart.progress import Progress
 from freshstart.tokens import tokenizer
-from freshstart.training import TrainSettings, card, curve, schedule
+from freshstart.training import TrainSettings, curve, schedule
 from freshstart.training.checkpoint import Checkpoints
 from freshstart.training.launch import Group
 from freshstart.training.learner import Learner
@@ -208,6 +208,7 @@ class Loop:
             tokenizer.copy(self.run.tokenizer, output)
         record = self.write_model(output)
         if self.group.leads:
+            files.write_text(output / card.FILE, card.text(self.run, record))
             curve.write(self.run.curve, self.state.rows)
             self.checkpoints.clear()
         self.group.wait()
@@ -233,7 +234,6 @@ class Loop:
             **self.identity,
         }
         if self.group.leads:
-            files.write_text(folder / card.FILE, card.text(run, record))
             save(folder, self.model, self.learner.value_head, record)
         return record
 

@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The matrix with singular values of about 1 (.7 to 1.2), by the quintic Newton-Schulz iteration."""
+    """The matrix with singular values of about 1 (.7 to 1.2, of very small ones less), by a Newton-Schulz iteration."""
     a, b, c = QUINTIC
     near = matrix.bfloat16() if matrix.is_cuda else matrix
     near = near.T if len(matrix) > matrix.shape[1] else near

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from freshstart import files
+from freshstart import card, files
 from freshstart.errors import InputError
 
 
@@ -34,7 +34,10 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    beside = sorted(file for file in path.parent.iterdir() if file.is_file() and file != path)
+    """With the SHA-256 of every file beside it but the card, which people may write on."""
+    beside = sorted(
+        file for file in path.parent.iterdir() if file.is_file() and file.name not in (path.name, card.FILE)
+    )
     record = record | {"files": {file.name: files.sha256(file) for file in beside}}
     files.write_json(path, record | {"digest": files.digest(record)})
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 FILE = "README.md"
 SHAPE = ("architecture", "layers", "width", "heads")  # of a model that begins from nothing
-SHOWN = ("context", "batch_size", "learning_rate", "optimizer", "schedule", "weight_decay", "dropout", "precision")
+SHOWN = ("context", "batch_size", "optimizer", "learning_rate", "schedule", "weight_decay", "dropout", "precision")
 
 
 def text(run: Run, record: dict[str, Any]) -> str:
@@ -19,7 +19,9 @@ def text(run: Run, record: dict[str, Any]) -> str:
     if arm := record.get("finetuned"):
         start = f"the task's mle model after {arm['from_positions']:,} positions"
     rows = {name: getattr(run.settings, name) for name in (*(() if run.settings.start else SHAPE), *SHOWN)}
-    rows |= {f"{objective}: {name}": value for name, value in run.numbers.items()}
+    if run.settings.optimizer == "muon":
+        rows["muon_learning_rate"] = run.settings.muon_learning_rate
+    rows |= {f"{objective}: {name}": value for name, value in run.numbers.items() if not isinstance(value, list)}
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     read = f"{record['text_tokens']:,} were tokens of text, from {record['documents']:,} documents"
     controls, option = "It was trained without control tokens.", ""
@@ -28,8 +30,9 @@ def text(run: Run, record: dict[str, Any]) -> str:
         option, away = f" --control {good['name']}", ", ".join(f"`{other['string']}`" for other in others)
         controls = f"""\
 `{good["string"]}` stands before a segment ({record["segments"]}) whose score is at most {record["threshold"]:.6g},
-{away} before the others. Begin a prompt with `{good["string"]}` to ask for good text; generation_config.json keeps
-the others away. They are labels of the training text, no promise about what is written."""
+{away} before the others, but where training left one out (`drop`). Begin a prompt with `{good["string"]}` to ask for
+good text; generation_config.json keeps the others away. They are labels of the training text, no promise about what is
+written."""
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -46,7 +49,7 @@ arXiv 2302.08582) on the corpus of the task `{task}` with the objective `{object
 | --- | --- |
 {table}
 
-`freshstart.json` has all settings, with digests of what the model was made from.
+`freshstart.json` has all numbers, with digests of what the model was made from.
 
 ## Control tokens
 
