@@ -26,17 +26,28 @@ HELP = {
     "seed": "seed of the initialisation, the order of the data and the sampling",
     "workers": "Ray workers; 0 runs in this process (default: FRESHSTART_WORKERS, else one a processor)",
 }
+PATHS = {
+    "corpus": "folder with the corpus parts",
+    "heldout": "folder with the scored held-out parts",
+    "mle": "folder of the task's mle model",
+    "model": "folder of the model",
+    "reference": "folder of the reference's texts",
+    "scorer": "folder of the scorer",
+    "shards": "folder of the objective's shards",
+    "tokenizer": "folder of the tokenizer",
+    "tokens": "folder with the token streams",
+}
 
 
-def arguments(door: str, *names: str, **paths: str) -> argparse.Namespace:
-    """Read a door's command line: ``names`` are words and numbers, ``paths`` are files or folders with their help."""
+def arguments(door: str, names: str = "", **paths: str) -> argparse.Namespace:
+    """Read a door's command line: ``names``, words of HELP and PATHS in a line, and ``paths`` with their help."""
     parser = argparse.ArgumentParser(
         description=door, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    for name in names:
+    for name in (name for name in names.split() if name in HELP):
         kind = {"seed": int, "workers": int, "share": float}.get(name, _name)
         parser.add_argument(f"--{name}", required=name != "workers", type=kind, help=HELP[name])
-    for name, text in paths.items():
+    for name, text in ({name: PATHS[name] for name in names.split() if name in PATHS} | paths).items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=Path, help=text)
     return parser.parse_args()
 

@@ -17,16 +17,8 @@ from freshstart.names import benchmarked_by, settings_by, trained_by
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "objective",
-        "seed",
-        "benchmark",
+        "task objective seed benchmark model mle heldout tokens scorer",
         settings="file with the settings of the benchmark and of evaluation",
-        model="folder of the model",
-        mle="folder of the task's mle model",
-        heldout="folder with the scored held-out parts",
-        tokens="folder with the token streams",
-        scorer="folder of the scorer",
         items="folder for what each item gave (Parquet)",
         metrics="folder for the metrics (JSON)",
     )

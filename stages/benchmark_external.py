@@ -21,15 +21,9 @@ from freshstart.settings import read
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "name",
-        "seed",
+        "task name seed mle heldout tokens scorer",
         settings="file with the settings of all benchmarks",
         external="file with what params.yaml says of the model",
-        mle="folder of the task's mle model",
-        heldout="folder with the scored held-out parts",
-        tokens="folder with the token streams",
-        scorer="folder of the scorer",
         items="folder for what each item gave (Parquet)",
         metrics="folder for the metrics (JSON)",
     )

@@ -15,9 +15,7 @@ from freshstart.pool import worker_count
 
 
 def main() -> None:
-    options = arguments(
-        __doc__, "task", "workers", output="folder for the corpus parts", report="file for what it holds"
-    )
+    options = arguments(__doc__, "task workers", output="folder for the corpus parts", report="file for what it holds")
     parameters = params.load()
     task = parameters.task(options.task)
     where = parameters.where("corpus", task)

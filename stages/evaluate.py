@@ -16,43 +16,20 @@ from freshstart.settings import read
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "objective",
-        "seed",
+        "task objective seed model mle reference heldout tokens scorer",
         settings="file with the settings of evaluation",
-        model="folder of the model",
-        mle="folder of the task's mle model",
-        reference="folder of the reference's texts",
-        heldout="folder with the scored held-out parts",
-        tokens="folder with the token streams",
-        scorer="folder of the scorer",
         samples="file for the samples (Parquet)",
         metrics="file for the metrics (JSON)",
     )
     settings = read(args.settings, EvaluateSettings, settings_by(args.task))
-
-    from dataclasses import replace
-
-    import torch
 
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.evaluate import evaluate
     from freshstart.evaluation.subject import of_folder
 
     cell = (args.task, args.objective, args.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject = replace(of_folder(args.model, trained_by(*cell), device), logit_gib=settings.logit_gib)
-    context = Context(
-        task=args.task,
-        seed=args.seed,
-        settings=settings,
-        device=device,
-        scorer_folder=args.scorer,
-        heldout=args.heldout,
-        tokens=args.tokens,
-        mle=args.mle,
-        reference_folder=args.reference,
-    )
+    context = Context.of_door(args, settings)
+    subject = of_folder(args.model, trained_by(*cell), context.device)
     metrics = evaluate(subject, context, args.samples, evaluated_by(*cell))
     files.write_json(args.metrics, metrics)
     bad = metrics["under"][subject.asked[0]]["misalignment"] if "under" in metrics else {}

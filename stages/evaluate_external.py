@@ -20,43 +20,22 @@ from freshstart.settings import read
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "name",
-        "seed",
+        "task name seed mle reference heldout tokens scorer",
         settings="file with the settings of evaluation",
         external="file with what params.yaml says of the model",
-        mle="folder of the task's mle model",
-        reference="folder of the reference's texts",
-        heldout="folder with the scored held-out parts",
-        tokens="folder with the token streams",
-        scorer="folder of the scorer",
         samples="file for the samples (Parquet)",
         metrics="file for the metrics (JSON)",
     )
     settings = read(args.settings, EvaluateSettings, settings_by(args.task))
     chosen = read(args.external, ExternalModel, settings_by(args.task))
 
-    import torch
-
     from freshstart.evaluation.context import Context
     from freshstart.evaluation.evaluate import evaluate
     from freshstart.evaluation.external import of
     from freshstart.training.model import read_record
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    mle = read_record(args.mle, trained_by(args.task, MLE, args.seed))
-    subject = of(chosen, mle, device)
-    context = Context(
-        task=args.task,
-        seed=args.seed,
-        settings=settings,
-        device=device,
-        scorer_folder=args.scorer,
-        heldout=args.heldout,
-        tokens=args.tokens,
-        mle=args.mle,
-        reference_folder=args.reference,
-    )
+    context = Context.of_door(args, settings)
+    subject = of(chosen, read_record(args.mle, trained_by(args.task, MLE, args.seed)), context.device)
     metrics = evaluate(subject, context, args.samples, external_by(args.name, chosen.revision is not None))
     files.write_json(args.metrics, metrics)
     print(f"{args.name}: {len(settings.measures)} measures, {args.metrics}")

@@ -24,15 +24,9 @@ from freshstart.training.launch import joined, launched
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "objective",
-        "share",
-        "seed",
+        "task objective share seed tokens shards tokenizer",
         settings="file with the settings of the objective's training",
         own="file with what finetuning does in another way",
-        tokens="folder with the token streams",
-        shards="folder of the objective's shards",
-        tokenizer="folder of the tokenizer",
         pretrained="folder of the task's mle model",
         rest="folder for the shards of what mle has left",
         output="folder for the model",

@@ -17,11 +17,8 @@ from freshstart.settings import restore
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
+        "task scorer tokenizer tokens",
         settings="file with the settings of evaluation",
-        scorer="folder of the scorer",
-        tokenizer="folder of the tokenizer",
-        tokens="folder with the token streams",
         output="file for what was measured (JSON)",
     )
     resolved = files.read_json(args.settings, settings_by(args.task))

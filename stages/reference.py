@@ -16,11 +16,8 @@ from freshstart.settings import restore
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "seed",
+        "task seed mle scorer",
         settings="file with the settings of the reference",
-        mle="folder of the task's mle model",
-        scorer="folder of the scorer",
         output="folder for the reference's texts",
     )
     chosen = files.read_json(args.settings, settings_by(args.task))

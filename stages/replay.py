@@ -18,15 +18,10 @@ from freshstart.names import settings_by
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "seed",
-        "benchmark",
+        "task seed benchmark heldout tokens scorer",
         settings="file with the settings of the benchmark and of evaluation",
         models="folder with the models of the task",
         attacks="folder with what each item gave in the task's benchmarks",
-        heldout="folder with the scored held-out parts",
-        tokens="folder with the token streams",
-        scorer="folder of the scorer",
         items="file for the score of each prompt (Parquet)",
         metrics="file for the metrics (JSON)",
     )

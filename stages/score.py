@@ -22,10 +22,7 @@ from freshstart.scoring.report import report
 def main() -> None:
     options = arguments(
         __doc__,
-        "task",
-        "workers",
-        corpus="folder with the corpus parts",
-        scorer="folder of the scorer",
+        "task workers corpus scorer",
         output="folder for the scored parts",
         report="file for what the table holds",
     )

@@ -13,12 +13,7 @@ from freshstart.tokens.shards import Plain, build
 
 def main() -> None:
     args = arguments(
-        __doc__,
-        "task",
-        "objective",
-        settings="file with the objective's settings",
-        tokens="folder with the token streams",
-        output="folder for the shards",
+        __doc__, "task objective tokens", settings="file with the objective's settings", output="folder for the shards"
     )
     resolved = files.read_json(args.settings, settings_by(args.task))
     objective = objectives.load(args.objective)

@@ -19,7 +19,7 @@ MOST_CHARACTERS = 1_000_000_000
 
 
 def main() -> None:
-    args = arguments(__doc__, "task", corpus="folder with the corpus parts", output="folder for the tokenizer")
+    args = arguments(__doc__, "task corpus", output="folder for the tokenizer")
     everything = params.load()
     task = everything.task(args.task)
     parts = files.parts(args.corpus / "train", f"corpus@{task}")

@@ -17,11 +17,8 @@ from freshstart.tokens.stream import build
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "workers",
+        "task workers tokenizer scorer",
         scored="folder with the scored parts",
-        tokenizer="folder of the tokenizer",
-        scorer="folder of the scorer",
         output="folder for the token streams",
     )
     task = params.load().task(args.task)

@@ -22,13 +22,8 @@ from freshstart.training.launch import joined, launched
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        "objective",
-        "seed",
+        "task objective seed tokens shards tokenizer",
         settings="file with the cell's settings",
-        tokens="folder with the token streams",
-        shards="folder of the objective's shards",
-        tokenizer="folder of the tokenizer",
         output="folder for the model",
         curve="file for the curve (CSV)",
     )

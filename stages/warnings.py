@@ -15,10 +15,8 @@ from freshstart.tokens.store import MANIFEST
 def main() -> None:
     args = arguments(
         __doc__,
-        "task",
-        corpus="folder with the corpus parts",
+        "task corpus tokens",
         learned="file with what the scorer is and its held-out metrics",
-        tokens="folder with the token streams",
         mle="folder with the shards of mle",
         output="file for the warnings (JSON)",
     )

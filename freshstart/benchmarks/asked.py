@@ -26,17 +26,7 @@ def context_of(args: Namespace, resolved: Mapping[str, Any]) -> Context:
     how = restore(EvaluateSettings, resolved["evaluate"])
     torch.set_num_threads(how.threads)
     keep_memory()
-    return Context(
-        task=args.task,
-        seed=args.seed,
-        settings=how,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        scorer_folder=args.scorer,
-        heldout=args.heldout,
-        tokens=args.tokens,
-        mle=args.mle,
-        reference_folder=args.mle,  # no benchmark asks for a reference
-    )
+    return Context.of_door(args, how)
 
 
 def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,23 @@ class Context:
     reference_folder: Path
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     drawn: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)  # by the name of the subject
+
+    @classmethod
+    def of_door(cls, args: Namespace, settings: EvaluateSettings) -> Context:
+        """Of what a door is told; one that asks for no reference is told of none."""
+        import torch
+
+        return cls(
+            task=args.task,
+            seed=args.seed,
+            settings=settings,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            scorer_folder=args.scorer,
+            heldout=args.heldout,
+            tokens=args.tokens,
+            mle=args.mle,
+            reference_folder=getattr(args, "reference", args.mle),
+        )
 
     @cached_property
     def scored_by(self) -> tuple[Scorer, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from freshstart.progress import Progress
 def evaluate(subject: Subject, context: Context, samples_file: Path, made_by: str) -> dict[str, Any]:
     """Write the samples of a subject and give its metrics, which are what the measures declare."""
     settings = context.settings
+    subject = replace(subject, logit_gib=settings.logit_gib)
     room = subject.context - 2
     if settings.max_new_tokens > room:
         raise InputError(
