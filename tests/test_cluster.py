@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,8 +20,9 @@ stages:
 
 
 @pytest.mark.timeout(600)
-def test_an_array_of_cells_runs_each_of_them_once(tmp_path):
+def test_an_array_of_cells_runs_each_of_them_once(tmp_path, monkeypatch):
     """Four tasks at a time in one folder, as on nodes that share a disk, and a fifth for which there is no cell."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
     def dvc(*words):
         return subprocess.run(["dvc", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
