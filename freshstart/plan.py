@@ -139,11 +139,11 @@ def plan(scale: str | None = None) -> None:
 
 def table(rows: list[Row]) -> str:
     """The rows and their sum, for a terminal."""
-    lines = [f"{'stage':<12}{'runs':>5}  {'work':<46}{'seconds':>16}{'memory':>12}{'disk':>12}"]
+    lines = [f"{'stage':<12}{'runs':>5}  {'work':<46}{'seconds':>16}{'memory':>14}{'disk':>14}"]
     for row in [*rows, replace(merged(rows), stage="all", work={}, on_gpu=False)]:
         work = ", ".join(f"{_short(amount)} {unit}" for unit, amount in row.work.items())
         seconds = f"{row.seconds:,.0f}{' of a GPU' * row.on_gpu}"
-        sizes = f"{row.memory:>8,.2f} GiB{row.disk:>8,.2f} GiB"
+        sizes = f"{row.memory:>10,.2f} GiB{row.disk:>10,.2f} GiB"
         lines.append(f"{row.stage:<12}{row.runs:>5}  {work:<46}{seconds:>16}{sizes}")
     return "\n".join(lines)
 
