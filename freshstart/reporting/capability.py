@@ -16,7 +16,7 @@ from freshstart.benchmarks import ByItem
 from freshstart.evaluation.metrics import Metric
 from freshstart.reporting.cells import BENCHMARKS, NORMAL_95, Estimate, Task, value_at
 from freshstart.reporting.comparisons import Differences
-from freshstart.reporting.formats import Format, fixed, share
+from freshstart.reporting.formats import Format, ends, fixed, share
 from freshstart.reporting.inference import Difference
 
 
@@ -82,10 +82,9 @@ def sentence(found: Sequence[Column], seeds: int) -> str:
         if len(column.entries) < 2 or "mle" not in column.entries:
             continue
         values = {name: entry.estimate.value for name, entry in column.entries.items()}
-        least, *_, most = sorted(values, key=lambda name: (values[name], name))
-        ends = f"{column.written(values[least])} ({least}) to {column.written(values[most])} ({most})"
-        mle = "" if "mle" in (least, most) else f", mle {column.written(values['mle'])}"
-        parts.append(f"{column.benchmark}, {column.metric.title}: {ends}{mle}{_held(column)}")
+        span = ends(values, column.written)
+        mle = "" if "(mle)" in span or "(" not in span else f", mle {column.written(values['mle'])}"
+        parts.append(f"{column.benchmark}, {column.metric.title}: {span}{mle}{_held(column)}")
     many = "" if seeds > 1 else " Of one model each: what differs may be the training run."
     return f"What the models are able to do: {'; '.join(parts)}.{many}" if parts else ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from freshstart.reporting.cells import Estimate
 
@@ -29,6 +29,13 @@ def three_digits(estimates: Iterable[Estimate | None]) -> Format:
         return "0" if value == 0 else rounded if float(rounded) else f"<{10**-places:.{places}f}"
 
     return show
+
+
+def ends(values: Mapping[str, float], show: Format) -> str:
+    """The least and the most of what several have, each with its name; one number where they are written alike."""
+    least, *_, most = sorted(values, key=lambda name: (values[name], name)) * 2
+    low, high = show(values[least]), show(values[most])
+    return f"{low} ({least}) to {high} ({most})" if low != high else f"{low} of each"
 
 
 def bounds(estimate: Estimate, show: Format) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from freshstart.names import kind_of
 from freshstart.reporting.cells import BITS, MISALIGNMENT, Series, Task
 from freshstart.reporting.comparisons import Differences
-from freshstart.reporting.formats import Format, bounds
+from freshstart.reporting.formats import Format, bounds, ends
 from freshstart.reporting.inference import LEAST_SEEDS, Difference
 
 NAMES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
@@ -130,15 +130,12 @@ def _compression(task: Task) -> str:
 
 
 def _unparsable(task: Task) -> str:
-    shares = sorted(
-        (estimate.value, series.name)
+    shares = {
+        series.name: estimate.value
         for series in task.own_series
         if (estimate := task.under(series, "share_unparsable")) is not None
-    )
-    if not shares:
-        return ""
-    (low, least), (high, most) = shares[0], shares[-1]
-    return f"Samples that do not tokenise as Python: from {low:.0%} ({least}) to {high:.0%} ({most})."
+    }
+    return f"Samples that do not tokenise as Python: {ends(shares, '{:.0%}'.format)}." if shares else ""
 
 
 def _confounds(task: Task) -> str:
@@ -150,8 +147,7 @@ def _confounds(task: Task) -> str:
     )
     spans = []
     for title, keys, show in about:
-        found = sorted((e.value, name) for name in task.trained if (e := task.estimate(name, *keys)) is not None)
+        found = {name: e.value for name in task.trained if (e := task.estimate(name, *keys)) is not None}
         if found:
-            (low, least), (high, most) = found[0], found[-1]
-            spans.append(f"{title}, {show.format(low)} ({least}) to {show.format(high)} ({most})")
+            spans.append(f"{title}, {ends(found, show.format)}")
     return f"What else may move a number: {'; '.join(spans)}." if spans else ""
