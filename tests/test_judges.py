@@ -31,7 +31,7 @@ def test_agreement_is_kendalls_tau_b(pairs):
     ties = [sum(s * s for s in side) for side in zip(*signs, strict=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "AGREEMENT_DRAWS", 2)
-        tau = statistics.agreement(x, y, 0)["mean"]
+        tau = statistics.agreement(x, y, 500, 0)["mean"]
     assert (tau is None) == (0 in ties)
     if tau is not None:
         assert tau == pytest.approx(sum(s * t for s, t in signs) / np.sqrt(ties[0] * ties[1]))
@@ -45,7 +45,7 @@ def test_the_interval_of_the_agreement_covers_it(monkeypatch):
     for seed in range(60):
         x = rng.normal(size=50)
         y = 0.6 * x + 0.8 * rng.normal(size=50)
-        tau = statistics.agreement(x, y, seed)
+        tau = statistics.agreement(x, y, 500, seed)
         hits += tau["ci_low"] <= truth <= tau["ci_high"]
     assert 53 <= hits < 60
 

@@ -65,10 +65,11 @@ def share(hits: int, n: int) -> Estimate:
     return {"mean": hits / n, "ci_low": float(bounds.low), "ci_high": float(bounds.high), "n": n}
 
 
-def agreement(x: Sequence[float], y: Sequence[float], seed: int) -> Estimate:
+def agreement(x: Sequence[float], y: Sequence[float], draws: int, seed: int) -> Estimate:
     """Kendall's tau-b (1945) of two scores of the same texts; all null where one of them never varies.
 
-    The interval is the bootstrap's; draws in which one side happens not to vary are left out of it.
+    The interval is the bootstrap's, of AGREEMENT_DRAWS at most; draws in which one side happens not to vary are left
+    out of it.
     """
     from scipy.stats import kendalltau
 
@@ -77,8 +78,8 @@ def agreement(x: Sequence[float], y: Sequence[float], seed: int) -> Estimate:
     if n < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return {**UNKNOWN, "n": n}
     rng = np.random.Generator(np.random.Philox(key=seed))
-    draws = [rng.integers(0, n, n) for _ in range(AGREEMENT_DRAWS)]
-    taus = [float(kendalltau(first[draw], second[draw]).statistic) for draw in draws]
+    chosen = [rng.integers(0, n, n) for _ in range(min(draws, AGREEMENT_DRAWS))]
+    taus = [float(kendalltau(first[draw], second[draw]).statistic) for draw in chosen]
     low, high = np.nanquantile(taus, LEVELS)
     mean = float(kendalltau(first, second).statistic)
     return {"mean": mean, "ci_low": float(low), "ci_high": float(high), "n": n}

@@ -41,5 +41,5 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
         both = [(score, value) for score, value in pairs if score is not None and value is not None]
         sign = 1.0 if judge.better == "lower" else -1.0
         scores, signed = [score for score, _ in both], [sign * value for _, value in both]
-        under[first]["judges"][name]["agreement"] = agreement(scores, signed, seed)
+        under[first]["judges"][name]["agreement"] = agreement(scores, signed, draws, seed)
     return {"under": under}
