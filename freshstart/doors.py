@@ -44,7 +44,7 @@ def arguments(door: str, names: str = "", **paths: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=door, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    for name in (name for name in names.split() if name in HELP):
+    for name in (name for name in names.split() if name not in PATHS):
         kind = {"seed": int, "workers": int, "share": float}.get(name, _name)
         parser.add_argument(f"--{name}", required=name != "workers", type=kind, help=HELP[name])
     for name, text in ({name: PATHS[name] for name in names.split() if name in PATHS} | paths).items():

@@ -342,7 +342,6 @@ class Task:
 
     def _build(self) -> None:
         """The corpus of the sample, as the stage makes it."""
-
         half = max(self.length // 2, 1)
         near = self.corpus.near_duplicates
         settings = CorpusSettings(
@@ -353,7 +352,6 @@ class Task:
 
     def _tokenize(self) -> tuple[float, float, float]:
         """Seconds a character to train a tokenizer and to use it, and tokens a character."""
-
         size = self.tokenizer.vocabulary or 8192
         folder, made = self.planner.folder / f"tokenizer-{self.name}", []
         settings = tokens.TokenizerSettings(vocabulary=size)
@@ -369,7 +367,6 @@ class Task:
 
         Networks with weights from outside are measured on random ones of BERT-base's shape.
         """
-
         if settings.kind in ("detoxify", "hf_classifier"):
             return 0.0, _encoder(self.planner.device), process_gib() + 0.8, self.planner.on_gpu
         share, folder, rows = 1.0, self.planner.folder / f"scorer-{self.name}-{settings.kind}", ()
@@ -397,7 +394,6 @@ def measured(
     name: str, asked: Any, settings: training.TrainSettings, vocabulary: int, folder: Path, device: Any
 ) -> Rates:
     """The rates of a model, by steps of the training loop and samples of the sampler."""
-
     is_gpu, head = device.type == "cuda", 6 * settings.width * vocabulary
     is_large = 72 * settings.layers * settings.width**2 + head > LARGE
     context = 32 if is_large and not is_gpu else settings.context
