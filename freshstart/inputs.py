@@ -83,6 +83,8 @@ def _words(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _may_name_files(key: str, value: str) -> bool:
+    if "\0" in value:
+        return False
     return (key in BARE or bool({"/", "."} & set(value))) and not is_below(value, IN_DVC_YAML)
 
 

@@ -1,5 +1,6 @@
 """What stages read from outside is followed: by its content, and by the stages that read it alone."""
 
+import glob
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_pipeline import clone, dvc, ran
 
@@ -69,10 +70,12 @@ def test_what_is_here_and_in_no_input_is_refused(raw, path):
 
 
 @given(st.text())
+@example("\0/*")
 def test_other_words_are_no_files(text):
     """Names of models, of columns (also where a folder has that name) and addresses leave the settings as they are."""
     words = [text, "gpt2", "EleutherAI/pythia-70m", "http://localhost:1/v1#m", "s3://bucket/a*", "conf/wheels/pep8.txt"]
-    settings = {"text": "freshstart", "kind": "tests", "name": [word for word in words if not os.path.exists(word)]}
+    others = [word for word in words if "\0" in word or not glob.glob(word, recursive=True)]
+    settings = {"text": "freshstart", "kind": "tests", "name": others}
     assert inputs.digests(settings, {"harness": "conf/harness"}, Path("none"), "") == {}
 
 
