@@ -1,9 +1,8 @@
 """Which of the project's files a module consists of, read from its import statements without running it.
 
-Used to key checkpoints by the code that made them, to tell DVC of code that is found by name, and by the test that
-holds each stage's ``deps`` to the imports of its door. Files that shape no output are neutral: a change in how progress
-is shown must not retrain a model. Nor does what is said of a metric make it another one: a module's declarations
-``METRICS`` and ``PAPER`` are no part of its digest.
+Used to key checkpoints by the code that made them, and to tell DVC of the code of each door and of what is found by
+name. Files that shape no output are neutral: a change in how progress is shown must not retrain a model. Nor does what
+is said of a metric make it another one: a module's declarations ``METRICS`` and ``PAPER`` are no part of its digest.
 """
 
 from __future__ import annotations
@@ -53,8 +52,13 @@ def source_files(module: str) -> set[str]:
 
 def code_digest(*modules: str, below: str = "") -> str:
     """Digest of every file that the modules consist of, neutral ones aside; with ``below``, those of one folder."""
+    return files.digest({path: sha256 for path, sha256 in digests(*modules).items() if path.startswith(below)})
+
+
+def digests(*modules: str) -> dict[str, str]:
+    """The same file by file, by its path from the root of the repository."""
     paths = set().union(*(source_files(module) for module in modules)) - NEUTRAL
-    return files.digest({path: _digest(path) for path in sorted(paths) if path.startswith(below)})
+    return {path: _digest(path) for path in sorted(paths)}
 
 
 def _digest(path: str) -> str:

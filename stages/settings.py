@@ -61,16 +61,8 @@ def main() -> None:
         {"settings": asdict(chosen), **seed, "code_sha256": digests, **read("evaluate", asdict(chosen))},
     )
     shared = {name: getattr(chosen, name) for name in ("batch_size", "min_characters", "logit_gib", "threads")}
-    code = code_digest("freshstart.evaluation.reference", below=evaluation.ROOM)
-    files.write_json(
-        output / "reference.json",
-        {
-            "settings": asdict(chosen.reference),
-            **shared,
-            "code_sha256": code,
-            **read("evaluate", asdict(chosen.reference)),
-        },
-    )
+    asked = asdict(chosen.reference)
+    files.write_json(output / "reference.json", {"settings": asked, **shared, **read("evaluate", asked)})
     described = {}
     for name in everything.root.benchmarks:
         asked = everything.benchmark(name)

@@ -16,21 +16,11 @@ import yaml
 from conftest import PARAMS, ROOT, SCALE
 from test_evaluation import other_model
 
-from freshstart import benchmarks, doors, evaluation, imports
+from freshstart import doors, evaluation, imports
 from freshstart.imports import NEUTRAL, code_digest, source_files
-from freshstart.settings import kinds
 
 STAGES = {
     name: stage.get("do", stage) for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
-}
-KINDS = {  # rooms whose files a door finds by name at run time, beside what it imports
-    "corpus": ("freshstart.corpora",),
-    "scorer": ("freshstart.scorers",),
-    "heldout": (evaluation.JUDGES,),
-    "evaluate": (evaluation.MEASURES, evaluation.JUDGES),
-    "evaluate_finetuned": (evaluation.MEASURES, evaluation.JUDGES),
-    "evaluate_folder": (evaluation.MEASURES, evaluation.JUDGES),
-    "evaluate_hub": (evaluation.MEASURES, evaluation.JUDGES),
 }
 DOORS = {
     "evaluate_finetuned": "evaluate",
@@ -40,8 +30,7 @@ DOORS = {
     "benchmark_folder": "benchmark_external",
     "benchmark_hub": "benchmark_external",
 }
-CHEAP = {"settings", "compare"}  # read what files declare; may depend on more of a room than they consist of
-EVALUATED = [f"{room}.{name}" for room in (evaluation.MEASURES, evaluation.JUDGES) for name in kinds(room)]
+READ_DECLARATIONS = {"settings", "compare"}  # of whole rooms, which a door's digests leave out
 
 
 def door(stage):
@@ -53,37 +42,21 @@ def below(folder):
     return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*.py")}
 
 
-def digested(stage):
-    """Files whose digests reach a stage through data/settings."""
-    deps = STAGES[stage]["deps"]
-    files = set()
-    for room, package in (("corpus", "corpora"), ("scorer", "scorers")):
-        if f"data/settings/${{item.task}}/{room}.json" in deps:
-            files |= below(f"freshstart/{package}")
-    if any("/${item.objective}/" in dep and dep.startswith("data/settings") for dep in deps):
-        files |= below("freshstart/objectives")
-    if any(dep.endswith("/evaluate.json") for dep in deps):
-        modules = ["freshstart.evaluation.evaluate", *EVALUATED]
-        files |= {path for module in modules for path in source_files(module) if path.startswith(evaluation.ROOM)}
-    if any(re.search(r"settings/.*/benchmarks[/.]", dep) for dep in deps):
-        for name in ("asked", "best_of_n", "red_team"):  # red_team: what the stage replay is for
-            files |= source_files(f"{benchmarks.PACKAGE}.{name}")
-    if any(dep.endswith("/reference.json") for dep in deps):
-        files |= {path for path in source_files("freshstart.evaluation.reference") if path.startswith(evaluation.ROOM)}
-    return files
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "code"])
+def test_a_stage_depends_on_its_doors_code_and_on_no_other_file_of_it(stage):
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("data/code", "freshstart", "stages"))]
+    rooms = [dep for dep in code if stage in READ_DECLARATIONS and (ROOT / dep).is_dir()]
+    assert [dep for dep in code if dep not in rooms] == [f"data/code/{door(stage)}.json"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_deps_are_what_the_door_consists_of(stage):
-    modules = [f"stages.{door(stage)}"]
-    modules += [f"{room}.{name}" for room in KINDS.get(stage, ()) for name in kinds(room)]
-    wanted = set().union(*(source_files(module) for module in modules)) - NEUTRAL
-    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    for folder in (dep for dep in STAGES[stage]["deps"] if dep.startswith("freshstart/") and (ROOT / dep).is_dir()):
-        files = below(folder) - NEUTRAL
-        assert stage in CHEAP or files <= wanted, f"{folder} holds what {stage} does not consist of"
-        listed |= files & wanted
-    assert listed - digested(stage) == wanted - digested(stage)
+def test_code_is_what_a_door_imports(tmp_path):
+    command = [sys.executable, "-m", "stages.code", "--output", str(tmp_path / "code")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    made = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "code").iterdir()}
+    assert made.keys() == {door(stage) for stage in STAGES}
+    assert {"stages/train.py", "freshstart/training/loop.py", "freshstart/tokens/store.py"} < made["train"].keys()
+    assert not made["train"].keys() & NEUTRAL
+    assert len({files["freshstart/files.py"] for files in made.values() if "freshstart/files.py" in files}) == 1
 
 
 def test_no_false_edges():
@@ -184,7 +157,7 @@ def test_names_are_checked_before_a_shell_or_a_path_sees_them(workplace, capsys,
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     expected = "error: params.yaml: a name is letters, digits, - and _, found 'pep8; touch x'\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
-    for stage in STAGES.keys() - {"compare"}:
+    for stage in STAGES.keys() - {"code", "compare"}:
         word = "name" if stage == "input" else "task"
         monkeypatch.setattr(sys, "argv", ["door", f"--{word}", "../pep8"])
         with pytest.raises(SystemExit, match="^2$"):
@@ -275,14 +248,16 @@ def test_a_change_reruns_what_it_must(repro):
         return {f"{stage}@toxicity-{name}-{seed}" for stage in ("train", "evaluate") for name in names}
 
     settings = {"settings@toxicity"}
-    assert changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__") == {"compare"}
+    code = settings | {"code"}
+    words = changed("freshstart/reporting/words.py", "from __future__", "# A comment.\nfrom __future__")
+    assert words == {"code", "compare"}
     metric = changed("freshstart/evaluation/measures/diversity.py", "distinct words, by sample", "share of new words")
-    assert metric == settings | {"compare"}
+    assert metric == code | {"compare"}
     awr = changed("freshstart/objectives/awr.py", "difference**2", "difference.abs()")
-    assert awr == settings | {"shards@toxicity-awr", "compare"} | cells("awr")
+    assert awr == code | {"shards@toxicity-awr", "compare"} | cells("awr")
     weights = changed("freshstart/objectives/rewards.py", ".clamp(max=most)", ".clamp(max=most) ** 0.5")
     shards = {"shards@toxicity-rwr", "shards@toxicity-awr"}
-    assert weights == settings | shards | {"compare"} | cells("rwr", "awr")
+    assert weights == code | shards | {"compare"} | cells("rwr", "awr")
     beta = changed("conf/scale/tests.yaml", "beta: 1.0, alpha: 0.5", "beta: 0.5, alpha: 0.5")
     assert beta == settings | {"shards@toxicity-awr", "compare"} | cells("awr")
     rate = changed(
@@ -291,7 +266,7 @@ def test_a_change_reruns_what_it_must(repro):
     assert rate == settings | {"compare"} | cells("awr")
     (folder / "freshstart/objectives/own.py").write_text((folder / "freshstart/objectives/mle.py").read_text())
     own = changed("params.yaml", "awr]", "awr, own]")
-    assert own == settings | {"shards@toxicity-own", "compare"} | cells("own")
+    assert own == code | {"shards@toxicity-own", "compare"} | cells("own")
     seed = changed("params.yaml", "seeds: [0]", "seeds: [0, 1]")
     assert seed == {"compare", "reference@toxicity-1"} | cells(*OBJECTIVES, "own", seed=1)
     assert ran(dvc(folder, "repro", "train@toxicity-awr-0")) == set()
@@ -328,7 +303,8 @@ def test_a_new_measure_and_a_new_judge_are_one_file_and_one_name_each(tmp_path):
     dvc(folder, "repro")
     (folder / "freshstart/evaluation/measures/length.py").write_text(MEASURE)
     (folder / "freshstart/evaluation/judges/loud.py").write_text(JUDGE)
-    assert ran(dvc(folder, "repro")) == {"settings@toxicity", "settings@pii", "compare"}  # a file alone changes nothing
+    alone = {"code", "settings@toxicity", "settings@pii", "compare"}
+    assert ran(dvc(folder, "repro")) == alone  # a file alone changes nothing
     named = f"  toxicity: {{measures: [{', '.join([*evaluation.ALL, 'length'])}], judges: [lexicon, loud]}}\n"
     head, _, tail = scale.read_text().rpartition("  toxicity: {}\n")
     scale.write_text(head + named + tail)
@@ -371,7 +347,7 @@ def test_one_cell_runs_only_what_it_needs(tmp_path):
     folder = clone(tmp_path)
     stages = ran(dvc(folder, "repro", "train@toxicity-awr-0"))
     data = {f"{name}@toxicity" for name in ("settings", "corpus", "scorer", "score", "tokenizer", "tokens")}
-    data |= {"input@python", "input@prose"}
+    data |= {"code", "input@python", "input@prose"}
     assert stages == data | {"shards@toxicity-awr", "train@toxicity-awr-0"}
 
 
@@ -396,5 +372,5 @@ def test_a_new_scorer_is_one_file_and_one_name(repro):
     root |= {"tasks": ["toxicity", "shouting"], "objectives": ["mle"], "seeds": [0]}
     (folder / "params.yaml").write_text(yaml.safe_dump(root, sort_keys=False))
     stages = ran(dvc(folder, "repro"))
-    assert {stage for stage in stages if "shouting" not in stage} <= {"settings@toxicity", "compare"}
+    assert {stage for stage in stages if "shouting" not in stage} <= {"code", "settings@toxicity", "compare"}
     assert "evaluate@shouting-mle-0" in stages

@@ -126,7 +126,6 @@ def resolved(
         judges = tuple(name for name in kinds(JUDGES) if judge(name).SUITS in wanted)
     modules = {f"measures.{name}": f"{MEASURES}.{name}" for name in settings.measures}
     modules |= {f"judges.{name}": f"{JUDGES}.{name}" for name in judges}
-    modules["evaluate"] = "freshstart.evaluation.evaluate"
     digests = {name: code_digest(module, below=ROOM) for name, module in modules.items()}
     return replace(settings, judges=judges), digests
 
