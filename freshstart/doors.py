@@ -15,6 +15,7 @@ from pathlib import Path
 
 from freshstart.errors import NO_SPACE, READ_ONLY, InputError
 from freshstart.names import checked, is_arm, objective_of, share_of
+from freshstart.pool import worker_count
 
 INTERRUPTED = 130
 HELP = {
@@ -46,7 +47,8 @@ def arguments(door: str, names: str = "", **paths: str) -> argparse.Namespace:
     )
     for name in (name for name in names.split() if name not in PATHS):
         kind = {"seed": int, "workers": int, "share": float}.get(name, _name)
-        parser.add_argument(f"--{name}", required=name != "workers", type=kind, help=HELP[name])
+        default = worker_count() if name == "workers" else None
+        parser.add_argument(f"--{name}", required=name != "workers", type=kind, default=default, help=HELP[name])
     for name, text in ({name: PATHS[name] for name in names.split() if name in PATHS} | paths).items():
         parser.add_argument(f"--{name.replace('_', '-')}", required=True, type=Path, help=text)
     return parser.parse_args()

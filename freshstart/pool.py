@@ -38,6 +38,7 @@ DEATHS_WITHOUT_A_ROW = 3
 WORKERS_NEVER_THERE = 5
 PATIENCE_SECONDS = 60.0
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # paths and counts alone pass through it; Ray's least is 75 MB
+SMALL_BYTES = 1 << 25  # of parts that are read before Ray has started
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 
 
@@ -97,14 +98,18 @@ def run(
     arguments: tuple[Any, ...],
     workers: int | None,
     on_gpu: bool = False,
+    is_light: bool = False,
     note: Callable[[], str] = str,
 ) -> Iterator[tuple[Job, Any]]:
     """Yield each job that is done and what its worker gives, in the order in which they end.
 
-    ``workers``: processes; None takes all processors (or GPUs, for work ``on_gpu``) of the machine or cluster.
+    ``workers``: processes; None takes all processors (or GPUs, for work ``on_gpu``) of the machine or cluster, but for
+    light work on parts of less than ``SMALL_BYTES`` none.
     ``note`` is asked for a word beside the progress. Raises InputError naming the parts that were not done, and rows
     that killed their worker, after all others are finished.
     """
+    if workers is None and is_light and sum(job.source.stat().st_size for job in jobs) < SMALL_BYTES:
+        workers = 0
     if workers == 0:
         outcomes = _here(jobs, lambda: worker(*arguments))
     else:

@@ -11,7 +11,6 @@ from freshstart import corpora, files, params
 from freshstart.corpora.build import build
 from freshstart.doors import arguments, open_door
 from freshstart.names import SPLITS
-from freshstart.pool import worker_count
 
 
 def main() -> None:
@@ -23,9 +22,8 @@ def main() -> None:
     kind = corpora.load(settings.kind, where)
     seed = parameters.root.corpus_seed
     published = corpora.published(kind, settings)
-    workers = worker_count() if options.workers is None else options.workers
     documents = kind.documents(settings, seed)
-    report = build(documents, settings, seed, options.output, published, workers)
+    report = build(documents, settings, seed, options.output, published, options.workers)
     report = {"kind": settings.kind, **report}
     if published is not None:
         report["published"] = published

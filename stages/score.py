@@ -13,7 +13,6 @@ from freshstart import files, params, scorers
 from freshstart.doors import arguments, open_door
 from freshstart.errors import InputError
 from freshstart.names import SPLITS
-from freshstart.pool import worker_count
 from freshstart.scoring import cache
 from freshstart.scoring.pool import score_parts
 from freshstart.scoring.report import report
@@ -29,11 +28,10 @@ def main() -> None:
     everything = params.load()
     task = everything.task(options.task)
     settings = everything.model(scorers.ScoreSettings, "score", task)
-    workers = worker_count() if options.workers is None else options.workers
     sources = {split: files.parts(options.corpus / split, f"corpus@{task}") for split in SPLITS}
     output = files.fresh_folder(options.output)
     parts = [(path, output / split / path.name) for split in SPLITS for path in sources[split]]
-    anew = score_parts(parts, options.scorer, task, workers, settings.document_seconds)
+    anew = score_parts(parts, options.scorer, task, options.workers, settings.document_seconds)
     reports = {split: report([target for source, target in parts if source in sources[split]]) for split in SPLITS}
     for split, table in reports.items():
         share, reasons = table["without_score"]["share"], table["without_score"]["by_reason"]

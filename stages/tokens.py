@@ -9,7 +9,6 @@ Writes {train,heldout}/ with the token stream, its segments with their raw score
 from freshstart import files, params
 from freshstart.doors import arguments, open_door
 from freshstart.names import SPLITS
-from freshstart.pool import worker_count
 from freshstart.scorers import RECORD
 from freshstart.tokens.stream import build
 
@@ -23,9 +22,8 @@ def main() -> None:
     )
     task = params.load().task(args.task)
     scorer = files.read_json(args.scorer / RECORD, f"scorer@{task}")
-    workers = worker_count() if args.workers is None else args.workers
     parts = {split: files.parts(args.scored / split, f"score@{task}") for split in SPLITS}
-    manifests = build(parts, args.tokenizer, files.fresh_folder(args.output), scorer, workers)
+    manifests = build(parts, args.tokenizer, files.fresh_folder(args.output), scorer, args.workers)
     for split, manifest in manifests.items():
         print(
             f"{split}: {manifest['tokens']:,} tokens, {manifest['documents']:,} documents, "

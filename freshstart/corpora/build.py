@@ -82,7 +82,7 @@ def build(
     """Write ``output/{train,heldout}/part-*.parquet``; give what they hold and what was left out.
 
     ``published`` says whose scores the documents bring along; without it they bring none. ``workers`` as in
-    ``screening.screen``; what is written does not depend on it. Raises InputError where a document is refused (unless
+    ``pool.run``; what is written does not depend on it. Raises InputError where a document is refused (unless
     ``skip_bad``), where a benchmark can not be read and where a split would be empty.
     """
     benchmarks = overlap.load(settings.benchmarks)

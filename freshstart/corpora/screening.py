@@ -23,7 +23,6 @@ from freshstart import pool
 from freshstart.corpora import CorpusSettings, Refusal, near_duplicates, ngrams, overlap, quality
 from freshstart.settings import listed
 
-SMALL_BYTES = 1 << 25  # of spooled text, as it is packed
 SHOWN = 20
 
 
@@ -89,15 +88,15 @@ def screen(
 ) -> Findings:
     """What is found of the rows of all pieces; the signatures of those that stay go to one file, in their order.
 
-    ``workers`` as in ``pool.run``; None stays in this process for a corpus so small that starting Ray takes longer.
+    ``workers`` as in ``pool.run``.
     """
-    if workers is None and sum(piece.stat().st_size for piece in pieces) < SMALL_BYTES:
-        workers = 0
     state = signatures.with_name("benchmarks")
-    state.write_bytes(pickle.dumps(benchmarks))
+    if settings.benchmarks:
+        state.write_bytes(pickle.dumps(benchmarks))
     jobs = [pool.Job(piece.resolve(), piece.with_suffix(".made").resolve(), state.with_name("row")) for piece in pieces]
     arguments: tuple[Any, ...] = (settings, str(state.resolve()))
-    by_piece = {job.target: answer for job, answer in pool.run("comparing documents", jobs, Worker, arguments, workers)}
+    done = pool.run("comparing documents", jobs, Worker, arguments, workers, is_light=True)
+    by_piece = {job.target: answer for job, answer in done}
     findings = Findings()
     with open(signatures, "wb") as file:
         for job in jobs:

@@ -28,7 +28,6 @@ from freshstart.tokens.store import ARRAYS, Stream, StreamWriter, read_manifest,
 from freshstart.tokens.tokenizer import Tokenizer
 
 BATCH = 64
-SMALL_BYTES = 1 << 25  # of scored parts
 COLUMNS = ("doc_id", "text", "segment_ends", "scores", "avg_score", "error")
 OTHERS = {  # what the plain stream keeps beside what every stream holds
     "segment_bytes": np.dtype("i4"),
@@ -62,17 +61,14 @@ def build(
     """Write the stream of each split to ``output/<split>``, its manifest last; gives the manifests by split.
 
     Every part is tokenised to a piece in the state folder, where a run that was stopped finds it again; pieces are
-    joined in the order of the parts. ``workers`` as in ``pool.run``; None stays in this process for a corpus so small
-    that starting Ray would take longer.
+    joined in the order of the parts. ``workers`` as in ``pool.run``.
     """
     tokenizer = Tokenizer.open(tokenizer_folder)
-    if workers is None and sum(path.stat().st_size for paths in parts.values() for path in paths) < SMALL_BYTES:
-        workers = 0
     state = files.state_folder("tokens", files.digest(str(output.resolve()))).resolve()
     pieces = {split: [state / split / path.stem for path in paths] for split, paths in parts.items()}
     pairs = [pair for split in parts for pair in zip(parts[split], pieces[split], strict=True)]
     jobs = [pool.Job(part.resolve(), piece, state / "row") for part, piece in pairs]
-    done = pool.run("tokenising", jobs, Worker, (str(tokenizer_folder.resolve()),), workers)
+    done = pool.run("tokenising", jobs, Worker, (str(tokenizer_folder.resolve()),), workers, is_light=True)
     counts = {job.target: answer for job, answer in done}
     manifests = {}
     for split, folders in pieces.items():
