@@ -9,7 +9,7 @@ Writes {train,heldout}/ with the token stream, its segments with their raw score
 from freshstart import files, params
 from freshstart.doors import arguments, open_door
 from freshstart.names import SPLITS
-from freshstart.scorers import RECORD
+from freshstart.scorers import record_of
 from freshstart.tokens.stream import build
 
 
@@ -21,7 +21,7 @@ def main() -> None:
         output="folder for the token streams",
     )
     task = params.load().task(args.task)
-    scorer = files.read_json(args.scorer / RECORD, f"scorer@{task}")
+    scorer = record_of(args.scorer, task)
     parts = {split: files.parts(args.scored / split, f"score@{task}") for split in SPLITS}
     manifests = build(parts, args.tokenizer, files.fresh_folder(args.output), scorer, args.workers)
     for split, manifest in manifests.items():

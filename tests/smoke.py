@@ -28,7 +28,8 @@ corpus:
 shards:
   every: {positions: 8_192}
 train:
-  every: {layers: 1, width: 32, heads: 2, context: 64, batch_size: 4, log_every: 4, checkpoint_every: 16}
+  every:
+    {layers: 1, width: 32, heads: 2, context: 64, batch_size: 4, log_every: 4, checkpoint_every: 16, threads: 1}
   pep8: {awr: {batch_size: 8}}
   toxicity: {rwr: {batch_size: 16}, awr: {batch_size: 16}}
 evaluate:
@@ -41,6 +42,7 @@ evaluate:
     memory_tokens: 50_000
     bootstrap: 100
     snapshot_samples: 8
+    threads: 1
   pep8: {max_new_tokens: 40, reference: {samples: 12}}
 """
 STAND_INS = """

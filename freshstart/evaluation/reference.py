@@ -27,7 +27,7 @@ from freshstart.evaluation.endpoint import Endpoint
 from freshstart.evaluation.samples import cut, scored
 from freshstart.evaluation.subject import Sampling, Subject, external, of_folder
 from freshstart.names import trained_by
-from freshstart.scorers import Scorer, load
+from freshstart.scorers import Scorer, load, record_of
 from freshstart.scoring.segments import SEGMENTERS, is_space
 from freshstart.tokens.tokenizer import Tokenizer
 
@@ -282,7 +282,7 @@ def _reader(settings: ReferenceSettings, task: Task) -> Subject | Endpoint:
     if settings.model == MLE:
         model = of_folder(task.mle, trained_by(task.name, MLE, task.seed), task.device)
     else:
-        layout = {"segments": load(task.scorer, task.name)[1]["segments"], "threshold": 0.0}
+        layout = {"segments": record_of(task.scorer, task.name)["segments"], "threshold": 0.0}
         model = external(settings.model, task.device, revision=settings.revision, **layout)
     return replace(model, logit_gib=task.logit_gib)
 

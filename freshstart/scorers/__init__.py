@@ -207,10 +207,14 @@ def make(settings: ScorerSettings, folder: Path, labelled: Iterable[tuple[str, i
     return {**about, "learned": metrics}
 
 
+def record_of(folder: Path | str, task: str) -> dict[str, Any]:
+    """What the scorer of a scorer folder is."""
+    return files.read_json(Path(folder, RECORD), f"scorer@{task}")
+
+
 def load(folder: Path | str, task: str) -> tuple[Scorer, dict[str, Any]]:
     """The scorer of a scorer folder, and its record; refuses one whose source or files have changed since."""
-    folder = Path(folder)
-    record = files.read_json(folder / RECORD, f"scorer@{task}")
+    folder, record = Path(folder), record_of(folder, task)
     scorer = scorer_class(record["kind"])
     if source_digest(scorer) != record["source_sha256"]:
         raise InputError(

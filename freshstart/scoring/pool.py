@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from freshstart import files, pool
-from freshstart.scorers import RECORD, Scorer, ScoreSettings, fingerprint, load, scorer_class
+from freshstart.scorers import Scorer, ScoreSettings, fingerprint, load, record_of, scorer_class
 from freshstart.scoring import segments
 from freshstart.scoring.table import PartDone, score_part
 
@@ -62,7 +62,7 @@ def score_parts(
     Raises InputError naming the parts and rows that could not be scored, after all others are finished.
     """
     os.environ.update(pool.ONE_THREAD)
-    record = files.read_json(scorer_folder / RECORD, f"scorer@{task}")
+    record = record_of(scorer_folder, task)
     arguments = (str(scorer_folder.resolve()), task, record)
     notes = files.state_folder("scoring").resolve()
     pairs = [(source.resolve(), target.resolve()) for source, target in parts]
