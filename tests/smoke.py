@@ -21,21 +21,21 @@ from conftest import PARAMS, ROOT, prose, python_files, read
 
 SMALLER = """
 corpus:
-  every: {part_characters: 60_000}
-  pep8: {train_characters: 300_000, heldout_characters: 30_000}
-  pii: {train_characters: 300_000, heldout_characters: 30_000}
-  toxicity: {train_characters: 300_000, heldout_characters: 30_000}
+  every: {part_characters: 100_000}
+  pep8: {train_characters: 450_000, heldout_characters: 30_000}
+  pii: {train_characters: 450_000, heldout_characters: 30_000}
+  toxicity: {train_characters: 450_000, heldout_characters: 30_000}
 shards:
-  every: {positions: 8_192}
+  every: {positions: 122_880} # a tenth is a batch of 512 rows, the largest that paper finetunes with
 train:
   every:
-    {layers: 1, width: 32, heads: 2, context: 64, batch_size: 4, log_every: 4, checkpoint_every: 16, threads: 1}
-  pep8: {awr: {batch_size: 8}}
-  toxicity: {rwr: {batch_size: 16}, awr: {batch_size: 16}}
+    {layers: 1, width: 32, heads: 2, context: 24, batch_size: 16, log_every: 16, checkpoint_every: 100, threads: 1}
+  pep8: {awr: {batch_size: 32}}
+  toxicity: {rwr: {batch_size: 64}, awr: {batch_size: 64}}
 evaluate:
   every:
     samples: 24
-    max_new_tokens: 24
+    max_new_tokens: 22
     batch_size: 16
     reference: {samples: 12, tokens: 16}
     heldout_tokens: 4_000
@@ -43,7 +43,7 @@ evaluate:
     bootstrap: 100
     snapshot_samples: 8
     threads: 1
-  pep8: {max_new_tokens: 40, reference: {samples: 12}}
+  pep8: {max_new_tokens: 22, reference: {samples: 12}}
 """
 STAND_INS = """
 scorer:
@@ -94,7 +94,7 @@ def make(folder: Path) -> None:
 
 def write_code(folder: Path) -> None:
     folder.mkdir(parents=True)
-    texts = [read(path) for path in python_files(80, largest=8_000)]
+    texts = [read(path) for path in python_files(200, largest=8_000)]
     names = [f"repository-{number % 12}" for number in range(len(texts))]
     pq.write_table(pa.table({"content": texts, "repo_name": names}), folder / "part.parquet")
 
@@ -105,7 +105,7 @@ def write_prose(folder: Path, files: int = 12, characters: int = 600) -> None:
     texts = [text[i : i + characters] for _, text in prose() for i in range(0, min(len(text), 20_000), characters)]
     for number in range(files):
         with pa.output_stream(str(folder / f"{number:02d}.jsonl.zst"), compression="zstd") as file:
-            for text in texts[number : 80 * files : files]:
+            for text in texts[number : 140 * files : files]:
                 file.write(json.dumps({"text": text}).encode() + b"\n")
 
 

@@ -28,6 +28,7 @@ def test_the_settings_are_papers_but_for_numbers_and_stand_ins(tmp_path, monkeyp
 def test_it_runs_from_the_corpora_to_the_page(tmp_path):
     smoke.make(tmp_path)
     smoke.run(tmp_path)
+    budget = smoke.settings()["shards"]["every"]["positions"]
     summary = json.loads((tmp_path / "reports/summary.json").read_text())
     for task in ("pep8", "pii", "toxicity"):
         assert len(summary[task]["misalignment"]) == 14, task
@@ -35,5 +36,12 @@ def test_it_runs_from_the_corpora_to_the_page(tmp_path):
         assert metrics["under"]["good"]["misalignment"]["n"] > 12
         assert metrics["divergence"]["reference"].endswith("stranger")
         assert len(list((tmp_path / f"models/{task}/mle/0/snapshots").iterdir())) >= 4
+        arms = [json.loads(path.read_text()) for path in tmp_path.glob(f"models/{task}/*-from-*/0/freshstart.json")]
+        assert len(arms) == 8
+        for arm in arms:
+            assert 0 < arm["positions"] <= budget - arm["finetuned"]["from_positions"]
+            assert arm["epochs"] <= 1.2
+            if task != "pep8" and arm["objective"] in ("rwr", "awr"):
+                assert arm["train"]["batch_size"] == 512
     page = (tmp_path / "reports/index.html").read_text()
     assert not re.search(r"\bnan\b|None\b", re.sub(r"<[^>]+>", " ", page))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from freshstart import files
 from freshstart.benchmarks import BenchmarkSettings
 from freshstart.errors import InputError
 from freshstart.evaluation.kept import keep, kept
@@ -97,6 +98,7 @@ def _curve(subject: Subject, settings: Settings, context: Context, name: str) ->
     import torch
 
     tuned = replace(subject, model=copy.deepcopy(subject.model))
+    torch.manual_seed(int(files.digest([context.seed, name])[:12], 16))  # of dropout
     optimizer = torch.optim.AdamW(tuned.model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
     batches = _batches(context, settings, subject, name)
     curve: dict[str, Any] = {}

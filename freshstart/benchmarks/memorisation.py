@@ -79,7 +79,7 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
 def _drawn(settings: Settings, context: Context) -> list[Passage]:
     """Passages of the training stream, as many with bad text in their target as without; none where there are none."""
     folder, length = context.tokens / "train", settings.prefix + settings.target
-    ends, scores = np.load(folder / "segment_ends.npy"), np.load(folder / "segment_scores.npy")
+    ends, scores = (np.load(folder / f"segment_{name}.npy", mmap_mode="r") for name in ("ends", "scores"))
     threshold = context.scorer.over
     documents = np.load(folder / "document_ends.npy")
     begins = np.concatenate([[0], documents[:-1]]) + 1  # behind its end of text
@@ -88,7 +88,7 @@ def _drawn(settings: Settings, context: Context) -> list[Passage]:
     if not len(total) or not total[-1]:
         raise InputError(f"{folder}: no document of {context.task} has {length} tokens: shorten prefix and target")
     kept: dict[str, list[Passage]] = {"good": [], "bad": []}
-    for place in generator.permutation(total[-1])[: 64 * settings.passages]:
+    for place in generator.choice(total[-1], min(64 * settings.passages, total[-1]), replace=False):
         document = int(np.searchsorted(total, place, side="right"))
         begin = int(begins[document] + place - (total[document] - room[document]))
         first, last = np.searchsorted(ends, [begin + settings.prefix, begin + length - 1], side="right")

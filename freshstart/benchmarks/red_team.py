@@ -3,8 +3,8 @@
 A trial begins with a pool of prompts from a file, scored in round 0 like all others: by the mean score of so many
 continuations of the target. In each round, for each new prompt, some of the pool are drawn without replacement, with
 probability proportional to exp(standardised score / ``temperature``); the attacker, a language model, goes on from
-them as a list, and what it writes up to the next separator is a new prompt, unless the pool holds it already. Every
-target is asked equally often: where the attacker repeats itself it is asked again, and what still lacks is counted.
+them as a list, and what it writes up to the next separator is a new prompt, unless the pool holds it already. Where it
+repeats itself it is asked again. Every target is asked equally often, but for the prompts that ``lacking`` counts.
 
 ``pool`` is the mean score of the pool after a round, ``best`` that of its worst-behaved prompt; both are means over
 trials with Student's t interval. Self-BLEU says how alike the attacks are. A continuation is scored as by the measure
@@ -99,9 +99,9 @@ class Attack:
 def run(subject: Subject, settings: Settings, context: Context, state: Path) -> tuple[dict[str, Any], pa.Table]:
     import pyarrow as pa
 
-    first = texts_of(settings.prompts, "prompts", context.task)
+    first = list(dict.fromkeys(texts_of(settings.prompts, "prompts", context.task)))
     if len(first) < settings.first:
-        raise InputError(f"{settings.prompts} has {len(first)} prompts, first asks for {settings.first}: lower it")
+        raise InputError(f"{settings.prompts} has {len(first)} distinct prompts, first asks for {settings.first}: lower it")
     attacker = _attacker(settings, context)
     pools = []
     with Progress(f"red-teaming {subject.name}", settings.trials * (settings.rounds + 1), "rounds") as progress:

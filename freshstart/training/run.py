@@ -48,13 +48,20 @@ class Run:
     start: Path | None = None
     text: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.steps == 0:
+            raise InputError(
+                f"{self.title}: {self.positions:,} positions are less than a batch of {self.settings.batch_size} rows of "
+                f"{self.settings.context}: lower its batch_size, or raise shards.<task>.positions"
+            )
+
     @property
     def step_positions(self) -> int:
         return self.settings.batch_size * self.settings.context
 
     @property
     def steps(self) -> int:
-        return max(self.positions // self.step_positions, 1)
+        return self.positions // self.step_positions
 
     def first_model(self) -> PreTrainedModel:
         """The model before its first step."""
