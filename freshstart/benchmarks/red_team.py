@@ -101,7 +101,7 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
 
     first = list(dict.fromkeys(texts_of(settings.prompts, "prompts", context.task)))
     if len(first) < settings.first:
-        raise InputError(f"{settings.prompts} has {len(first)} distinct prompts, first asks for {settings.first}: lower it")
+        raise InputError(f"{settings.prompts} has {len(first)} prompts, first asks for {settings.first}: lower it")
     attacker = _attacker(settings, context)
     pools = []
     with Progress(f"red-teaming {subject.name}", settings.trials * (settings.rounds + 1), "rounds") as progress:

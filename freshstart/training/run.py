@@ -50,9 +50,10 @@ class Run:
 
     def __post_init__(self) -> None:
         if self.steps == 0:
+            size = f"{self.settings.batch_size} rows of {self.settings.context}"
             raise InputError(
-                f"{self.title}: {self.positions:,} positions are less than a batch of {self.settings.batch_size} rows of "
-                f"{self.settings.context}: lower its batch_size, or raise shards.<task>.positions"
+                f"{self.title}: {self.positions:,} positions are less than a batch of {size}: lower its batch_size, or "
+                "raise shards.<task>.positions"
             )
 
     @property
