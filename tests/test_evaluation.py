@@ -29,7 +29,7 @@ from freshstart.evaluation.measures import bits_per_byte, divergence, prompted
 from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
 from freshstart.evaluation.measures.memory import LADDER, memory
 from freshstart.evaluation.metrics import REAL_TEXT, check, documented, merged
-from freshstart.evaluation.samples import beginnings, counted, cut, read
+from freshstart.evaluation.samples import beginnings, counted, cut, read, scored
 from freshstart.evaluation.subject import Sampling, Subject, external, of_folder
 from freshstart.sampling.sampler import Drawn
 from freshstart.scorers import Finding, load, segment_counts
@@ -69,7 +69,9 @@ def context_of(made, tmp_path, **more):
     chosen = EvaluateSettings(samples=24, max_new_tokens=48, bootstrap=200, **more)
     paths = made.paths("pep8")
     folders = (paths["scorer"], paths["scored"] / "heldout", paths["tokens"], tmp_path / "mle", tmp_path / "reference")
-    return Context("pep8", 0, chosen, CPU, *folders)
+    context = Context("pep8", 0, chosen, CPU, *folders)
+    context.threshold = 0.0
+    return context
 
 
 def drawn_reference(context):
@@ -113,17 +115,6 @@ def test_rates():
     none_seen = statistics.rate([0, 0], [400, 600], 200, 0)
     assert (none_seen["mean"], none_seen["ci_low"]) == (0, 0)
     assert none_seen["ci_high"] == pytest.approx(3.6889 / 1000, rel=1e-4)  # Garwood's bound for no event
-
-
-def test_real_text_is_hardly_ever_cleaner_than_itself():
-    """Samples that are real text drawn again, beside the interval of 200 documents: named in at most 5% of draws."""
-    named, rng = 0, np.random.default_rng(0)
-    scores = rng.beta(1, 6, 5000)
-    for seed in range(200):
-        real = statistics.rate(rng.choice(scores, 200), None, 200, seed)
-        again = statistics.rate(rng.choice(scores, 500), None, 200, seed + 1000)
-        named += again["ci_high"] < real["ci_low"]
-    assert named <= 10
 
 
 def test_filler_does_not_please():
@@ -250,6 +241,8 @@ def test_bits_per_byte_do_not_depend_on_how_rows_are_batched(subjects, made, tmp
     again = bits_per_byte.measure(small, context)["heldout"]["bits_per_byte"]
     assert again == pytest.approx(first, rel=1e-6)
     assert first["good"] != first["bad"]
+    of_variant = bits_per_byte.measure(replace(subjects[0], threshold=0.9), context)["heldout"]["bits_per_byte"]
+    assert of_variant == first  # good is what the task calls good
 
 
 def text_of(text, tokens=None, ended=False):
@@ -439,21 +432,14 @@ def test_memory_equals_a_plain_search(samples, stream):
 
 
 def test_real_text_by_document(made):
-    for task in ("pep8", "toxicity"):
-        paths = made.paths(task)
-        folder, tokenizer = paths["tokens"] / "heldout", Tokenizer.open(paths["tokenizer"])
-        stream, sizes = Stream.open(folder, task), np.load(folder / "segment_bytes.npy")
-        scorer, _ = load(paths["scorer"], task)
-        values, counts = heldout.by_document(stream, sizes, 10**9, tokenizer, scorer)  # one piece a document
-        rows = pl.read_parquet(made.folder / f"data/scored/{task}/heldout/*.parquet").filter(pl.col("error").is_null())
-        for row, value, count in zip(rows.to_dicts(), values, counts, strict=True):
-            ends = row["segment_ends"]
-            if task == "pep8":
-                found = segment_counts([Finding(**reason) for reason in row["reasons"]], ends)
-                assert (value, count) == counted(parts_of(row["text"], ends), found)
-            else:
-                lengths = [len(part.encode()) for part in parts_of(row["text"], ends)]
-                assert (value, count) == (pytest.approx(np.average(row["scores"], weights=lengths), rel=1e-5), 1)
+    paths = made.paths("pep8")
+    folder, tokenizer = paths["tokens"] / "heldout", Tokenizer.open(paths["tokenizer"])
+    found = heldout.by_document(Stream.open(folder, "pep8"), 10**9, tokenizer)  # one piece a document
+    rows = pl.read_parquet(made.folder / "data/scored/pep8/heldout/*.parquet").filter(pl.col("error").is_null())
+    for row, value, count in zip(rows.to_dicts(), *found, strict=True):
+        ends = row["segment_ends"]
+        findings = segment_counts([Finding(**reason) for reason in row["reasons"]], ends)
+        assert (value, count) == counted(parts_of(row["text"], ends), findings)
     paths = made.paths("pep8")
     folder = paths["tokens"] / "heldout"
     documents = np.load(folder / "document_scores.npy")
@@ -465,6 +451,23 @@ def test_real_text_by_document(made):
     assert report["misalignment"]["good_half"]["mean"] < report["misalignment"]["all"]["mean"]
     assert report["judges"]["parses"]["n"] == len(documents)
     assert report["judges"]["ruff"]["role"] == "guard"
+
+
+def test_good_real_text_is_hardly_ever_cleaner_than_itself(made):
+    """Samples that are good real text drawn again, scored as samples are: below it in at most 5% of 1,000 draws."""
+    paths, rng = made.paths("toxicity"), np.random.default_rng(0)
+    folder, tokenizer = paths["tokens"] / "heldout", Tokenizer.open(paths["tokenizer"])
+    chosen = EvaluateSettings(samples=1, max_new_tokens=48, bootstrap=500, judges=())
+    report = heldout.measured(heldout.Task("toxicity", chosen, 0, paths["scorer"], paths["tokenizer"], folder))
+    means = np.load(folder / "document_scores.npy")
+    scorer, record = load(paths["scorer"], "toxicity")
+    stream = Stream.open(folder, "toxicity")
+    texts = beginnings(stream, tokenizer, record["segments"], chosen, means <= np.median(means))
+    scores = [whole.scores[0] for whole, _, _ in scored(texts, scorer, record["segments"])]
+    real = report["misalignment"]["good_half"]
+    assert (real["n"], real["mean"]) == (len(scores), pytest.approx(np.mean(scores)))
+    again = (rng.choice(scores, 200) for _ in range(1000))
+    assert sum(statistics.rate(drawn, None, 100, 0)["ci_high"] < real["ci_low"] for drawn in again) <= 50
 
 
 def test_one_in_twenty_good_real_texts_scores_above_the_limit(made, tmp_path):

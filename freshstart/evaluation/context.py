@@ -111,6 +111,11 @@ class Context:
         return documents[:count]
 
     @cached_property
+    def threshold(self) -> float:
+        """What a good segment scores at most: as for mle, whatever threshold a variant is trained with."""
+        return read_record(self.mle, trained_by(self.task, MLE, self.seed))["threshold"]
+
+    @cached_property
     def good_limit(self) -> float | None:
         """The score that one in twenty beginnings of held-out documents of the good half exceeds; None of a scorer that
         counts findings."""

@@ -1,13 +1,11 @@
 """What depends on the task alone: how bad real held-out text is, to the scorer and to the judges, and what they find.
 
-Held-out documents are cut at segment boundaries into pieces about as long as a sample. A piece scores the mean of its
-segments' scores weighted by their bytes; for scorers that count findings, what they found in the piece as it stands in
-its document counts as in a sample, over its words (cut out and checked alone, a piece of code would begin in the middle
-of a block). Intervals are over documents, since pieces of one are alike. All documents are the ceiling that mle aims
-at; those at or under the median score, the floor that the good half sets.
-
-Judges read the beginnings of held-out documents, cut as a sample is: what samples would be if the model were the
-corpus, since a sample too begins where a document does.
+The beginnings of held-out documents are cut as a sample is: what samples would be if the model were the corpus, since a
+sample too begins where a document does. They are what judges read, and what a scorer of whole texts scores. A scorer
+that counts findings has read all of the documents, cut at segment boundaries into pieces about as long as a sample:
+what it found in a piece as it stands in its document counts as in a sample, over its words (cut out and checked alone,
+a piece of code would begin in the middle of a block). Intervals are over documents, since pieces of one are alike. All
+documents are the ceiling that mle aims at; those at or under the median score, the floor that the good half sets.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import numpy as np
 from freshstart.evaluation import EvaluateSettings, gold, judge
 from freshstart.evaluation.samples import beginnings, counted
 from freshstart.evaluation.statistics import estimate, rate
-from freshstart.scorers import FindingScorer, Scorer, load
+from freshstart.scorers import FindingScorer, load, of_texts
 from freshstart.tokens.store import Stream
 from freshstart.tokens.tokenizer import Tokenizer
 
@@ -45,17 +43,24 @@ def measured(task: Task) -> dict[str, Any]:
     settings = task.settings
     scorer, record = load(task.scorer, task.name)
     stream = Stream.open(task.tokens, task.name)
-    sizes = np.load(task.tokens / "segment_bytes.npy", mmap_mode="r")
     document_scores = np.load(task.tokens / "document_scores.npy", mmap_mode="r")
     good = np.asarray(document_scores) <= np.median(document_scores)
+    halves = {"all": np.ones(len(good), bool), "good_half": good}
     tokenizer = Tokenizer.open(task.tokenizer)
-    values, counts = by_document(stream, np.asarray(sizes), settings.max_new_tokens, tokenizer, scorer)
+    if isinstance(scorer, FindingScorer):
+        found, words = by_document(stream, settings.max_new_tokens, tokenizer)
+        sides = {name: (found[chosen & (words > 0)], words[chosen & (words > 0)]) for name, chosen in halves.items()}
+    else:
+        begun = {
+            name: beginnings(stream, tokenizer, record["segments"], settings, half) for name, half in halves.items()
+        }
+        answers = {name: of_texts(scorer, texts) for name, texts in begun.items()}
+        sides = {name: ([said.scores[0] for said in of if said.scores], None) for name, of in answers.items()}
     panel = {name: judge(name).judge(task.scorer, task.name) for name in settings.judges or ()}
     texts = beginnings(stream, tokenizer, record["segments"], settings)
     metrics: dict[str, Any] = {
         "misalignment": {
-            name: rate(values[chosen], counts[chosen], settings.bootstrap, task.seed)
-            for name, chosen in (("all", counts > 0), ("good_half", good & (counts > 0)))
+            name: rate(values, sizes, settings.bootstrap, task.seed) for name, (values, sizes) in sides.items()
         },
         "judges": {
             name: {about: getattr(member, about) for about in ("title", "unit", "role", "better")}
@@ -69,10 +74,8 @@ def measured(task: Task) -> dict[str, Any]:
     return metrics
 
 
-def by_document(
-    heldout: Stream, sizes: np.ndarray, length: int, tokenizer: Tokenizer, scorer: Scorer
-) -> tuple[np.ndarray, np.ndarray]:
-    """The sum over each document's pieces of their scores and their number, or of their findings and their words."""
+def by_document(heldout: Stream, length: int, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """The sum over each document's pieces of about ``length`` tokens of their findings, and that of their words."""
     ends = np.asarray(heldout.segment_ends)
     scores = np.asarray(heldout.segment_scores)
     solid = np.flatnonzero(~np.isnan(scores))
@@ -80,19 +83,13 @@ def by_document(
     begin_of_document = np.concatenate([[0], heldout.document_ends[:-1]])
     piece_of_segment = (ends - 1 - begin_of_document[document]) // length  # by where a segment's last token stands
     key = document * (piece_of_segment.max() + 1) + piece_of_segment
-    _, first, index = np.unique(key[solid], return_index=True, return_inverse=True)
+    first = np.unique(key[solid], return_index=True)[1]
     owner = document[solid][first]
-    if isinstance(scorer, FindingScorer):
-        begins = np.concatenate([[0], ends[:-1]])
-        texts = tokenizer.decode_many([heldout.tokens[begins[place] : ends[place]] for place in solid])
-        found = [round(float(score) * len(text)) for score, text in zip(scores[solid], texts, strict=True)]
-        parts = np.split(np.arange(len(solid)), first[1:])  # the segments of a piece follow one another
-        pairs = [counted([texts[place] for place in part], [found[place] for place in part]) for part in parts]
-        values, counts = (np.array(side, dtype=np.float64) for side in zip(*pairs, strict=True))
-    else:
-        weight = np.bincount(index, weights=sizes[solid])
-        total = np.bincount(index, weights=sizes[solid] * scores[solid])
-        counts = (weight > 0).astype(np.float64)
-        values = np.where(weight > 0, total / np.maximum(weight, 1), 0.0)
+    begins = np.concatenate([[0], ends[:-1]])
+    texts = tokenizer.decode_many([heldout.tokens[begins[place] : ends[place]] for place in solid])
+    found = [round(float(score) * len(text)) for score, text in zip(scores[solid], texts, strict=True)]
+    parts = np.split(np.arange(len(solid)), first[1:])  # the segments of a piece follow one another
+    pairs = [counted([texts[place] for place in part], [found[place] for place in part]) for part in parts]
     documents = len(heldout.document_ends)
-    return np.bincount(owner, values, documents), np.bincount(owner, counts, documents)
+    findings, words = (np.bincount(owner, np.array(side, np.float64), documents) for side in zip(*pairs, strict=True))
+    return findings, words

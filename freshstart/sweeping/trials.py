@@ -261,8 +261,8 @@ def _evaluate(trial: Trial, threshold: float) -> dict[str, Any]:
         reference_folder=model,  # none of the measures asks for a reference
     )
     context.documents = unreported(context)
-    subject = replace(of_folder(model, made_by, device), threshold=threshold)
-    return evaluate(subject, context, trial.folder / "samples.parquet", made_by)
+    context.threshold = threshold
+    return evaluate(of_folder(model, made_by, device), context, trial.folder / "samples.parquet", made_by)
 
 
 def unreported(context: Context) -> list[Document]:

@@ -3,7 +3,7 @@
 The stream of held-out documents, each behind an end of text, is cut into rows of the model's context, as in training.
 A control token is charged to the segment behind it; the end of text is charged to ``all``. A model with control tokens
 gets its own throughout; ``true_labels`` is the same with the segments' own labels, none of them masked. Good segments
-score at most the model's threshold.
+score at most the threshold of the task's mle.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _measured(
     size = np.concatenate(sizes).astype(np.float64)
     total = np.concatenate([[0.0], np.cumsum(subject.nats(np.concatenate(tokens), forbidden))])
     cost = np.diff(total[ends], prepend=0.0)
-    threshold = np.float32(subject.threshold)
+    threshold = np.float32(context.threshold)
     chosen = {"all": slice(None), "good": score <= threshold, "bad": score > threshold}  # both false at end of text
     return {name: _ratio(cost[mask].sum(), size[mask].sum()) for name, mask in chosen.items()}
 

@@ -1,7 +1,7 @@
 """Kullback-Leibler divergence in nats, a token and a sequence, between a reference and a model, in both directions.
 
 Forward, KL(reference || model), is a mean over texts of the reference that all cells share; ``good`` is the same over
-the segments that score at most the model's threshold, so that a model pays nothing for having unlearned bad text.
+the segments that are good by the threshold of the task's mle: a model pays nothing for having unlearned bad text.
 ``reverse``, KL(model || reference), is a mean over texts of the model, drawn alike. Between models that write the same
 tokens both are Rao-Blackwellised: the exact divergence of the next-token distributions at every position (Amini et al.
 2025). Else they are the plain Monte Carlo mean of log p(text) - log q(text), where a model is charged for one way to
@@ -71,7 +71,7 @@ def measure(subject: Subject, context: Context) -> dict[str, Any]:
         by_subject = charged(subject, own, subject.tokenizer)
         reverse = list(map(np.subtract, by_subject, reference.charged(own, subject.tokenizer)))
     everything = [np.full(len(sums), True) for sums in forward]
-    good = [np.append(np.float32(scores) <= np.float32(subject.threshold), False) for scores in reference.scores]
+    good = [np.append(np.float32(scores) <= np.float32(context.threshold), False) for scores in reference.scores]
     own_lengths = [lengths(text, subject.tokenizer) for text in own]
     return {
         KL: {
