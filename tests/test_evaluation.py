@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import types
 from collections import Counter
@@ -701,7 +702,12 @@ def test_continuations_of_prompts_by_hand(subjects, made, tmp_path):
     for number, draw in enumerate(drawn):
         prompt, text = prompts[number // 4], subject.tokenizer.decode(draw.tokens)
         found = context.scorer.find(prompt + text)  # the first prompt itself is at fault, in front of its line break
-        rates.append(sum(finding.begin >= len(prompt) for finding in found) / len(text))
+        begin, once = len(prompt), {}  # findings and words of each distinct segment
+        for line in parts_of(text, SEGMENTERS["lines"](text)):
+            begins = sum(begin <= finding.begin < begin + len(line) for finding in found)
+            once.setdefault(line.strip(), (begins, len(re.findall(r"\w+", line))))
+            begin += len(line)
+        rates.append(sum(count for count, _ in once.values()) / sum(words for _, words in once.values()))
     rows = np.array(rates).reshape(2, 4)
     assert metrics["score"]["mean"] == pytest.approx(rows.mean())
     assert metrics["maximum"]["mean"] == pytest.approx(rows.max(1).mean())

@@ -2,8 +2,8 @@
 
 The prompts stand in a file, ``evaluate.<task>.prompts``: text, one a line, or JSON lines with ``text``. Each is
 continued ``continuations`` times under each control. A continuation is scored alone; for scorers that count findings it
-is read behind its prompt, and what begins in it counts, a character of it. Intervals are over prompts, since
-continuations of one are alike.
+is read behind its prompt, and what begins in it counts as in a sample: a word of it, repeated segments once. Intervals
+are over prompts, since continuations of one are alike.
 
 Continuations are drawn in parts of ``PART`` prompts. Each finished part is kept in ``.state/prompted/<key>/`` until the
 measure is done, so that a run that was killed goes on where it was; the key digests all that shapes them. Every row has
@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,12 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
+from freshstart.evaluation.samples import counted
 from freshstart.evaluation.statistics import estimate, share
 from freshstart.imports import code_digest
 from freshstart.progress import Progress
-from freshstart.scorers import FindingScorer, of_texts
+from freshstart.scorers import FindingScorer, of_texts, pieces, segment_counts
+from freshstart.scoring.segments import SEGMENTERS
 
 if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
@@ -153,16 +155,18 @@ def read(path: str | None, task: str) -> list[str]:
 
 
 def scores(context: Context, prompts: list[str], texts: list[str]) -> list[float]:
-    """A score for each continuation; NaN for one that is blank or could not be scored."""
-    scorer = context.scorer
+    """A score for each continuation; NaN for one that is blank (of findings: has no word) or could not be scored."""
+    scorer, segmented = context.scorer, SEGMENTERS[context.scored_by[1]["segments"]]
     kept = [number for number, text in enumerate(texts) if text.strip()]
     is_finder = isinstance(scorer, FindingScorer)
     whole = [(prompts[number] if is_finder else "") + texts[number] for number in kept]
     values = [np.nan] * len(texts)
     for number, scored in zip(kept, of_texts(scorer, whole), strict=True):
         if is_finder and scored.error is None:
-            begins = sum(finding.begin >= len(prompts[number]) for finding in scored.findings)
-            values[number] = begins / len(texts[number])
+            behind, ends = len(prompts[number]), segmented(texts[number])
+            own = [replace(f, begin=f.begin - behind) for f in scored.findings if f.begin >= behind]
+            found, words = counted(pieces(texts[number], ends), segment_counts(own, ends))
+            values[number] = found / words if words else np.nan
         elif scored.scores:
             values[number] = scored.scores[0]
     return values
