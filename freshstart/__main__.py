@@ -113,9 +113,9 @@ def main() -> None:
 
         run_sweep(arguments.task, arguments.objectives)
     elif arguments.command == "metrics":
-        from freshstart.evaluation.metrics import documented
+        from freshstart import manual
 
-        print(documented(), end="")
+        print(manual.metrics(), end="")
     elif arguments.command == "settings":
         from freshstart import manual
 

@@ -1,5 +1,7 @@
 """The reference of all settings, docs/settings.md: keys and types of the dataclasses, defaults, what each scale says.
 
+That of all metrics, the end of docs/evaluation.md: what measures and benchmarks declare.
+
 What a setting means stands in manual.toml, under the dataclass that declares it.
 """
 
@@ -9,13 +11,15 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import lru_cache
+from importlib import import_module
 from inspect import get_annotations
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from freshstart import corpora, evaluation, objectives, params, scorers, tokens, training
+from freshstart import benchmarks, corpora, evaluation, objectives, params, scorers, tokens, training
 from freshstart.errors import InputError
+from freshstart.evaluation import metrics as declared
 from freshstart.settings import kind, kinds, mapping
 
 MEANINGS = Path(__file__).with_suffix(".toml")
@@ -69,6 +73,17 @@ def documented() -> str:
         if section == "scorer":
             parts.append(_headed("### `scorer`: your own, `module:Class`", "", scorers.OwnSettings, base, []))
     return "\n".join(part for part in parts if part)
+
+
+def metrics() -> str:
+    """Markdown: the metrics of measures and of held-out text, then those of each kind of benchmark, and of replay."""
+    sections = [declared.documented()]
+    for name in (*kinds(benchmarks.PACKAGE), "replay"):
+        module = import_module(f"{benchmarks.PACKAGE}.{name}")
+        title, _, definition = module.__doc__.partition("\n\n")
+        about = definition.replace("``", "`").strip()
+        sections.append(f"### Benchmark `{name}`: {title}\n\n{about}\n\n{declared._table(module.METRICS)}")
+    return "\n".join(sections)
 
 
 def _blocks(section: str, raw: Mapping[str, Any]) -> Iterator[Block]:

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from conftest import ROOT, door, follow
+from conftest import door, follow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ from freshstart.evaluation.evaluate import evaluate
 from freshstart.evaluation.measures import bits_per_byte, divergence, prompted
 from freshstart.evaluation.measures.diversity import WORD, diversity, self_bleu
 from freshstart.evaluation.measures.memory import LADDER, memory
-from freshstart.evaluation.metrics import REAL_TEXT, check, documented, merged
+from freshstart.evaluation.metrics import REAL_TEXT, check, merged
 from freshstart.evaluation.samples import beginnings, counted, cut, read, scored
 from freshstart.evaluation.subject import Sampling, Subject, external, of_folder
 from freshstart.sampling.sampler import Drawn
@@ -814,10 +814,6 @@ def test_metrics_are_what_is_declared():
     refused(lambda m: m.pop("controls"), "expected metrics with the lists measures and controls")
     with pytest.raises(ValueError, match="two measures give n"):
         merged({"under": {"none": {"n": 1}}}, {"under": {"none": {"n": 1}}})
-
-
-def test_the_docs_say_what_is_declared():
-    assert documented() in (ROOT / "docs/evaluation.md").read_text()
 
 
 @pytest.mark.parametrize(

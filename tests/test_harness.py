@@ -209,6 +209,9 @@ def test_what_was_answered_is_kept_and_generated_text_is_greedy(model, place, tm
     subject, settings = subject_of(model), settings_of("words", "blimp_local", limit=8)
     found, items = run(subject, settings, tmp_path)
     assert len(list(tmp_path.iterdir())) == 3  # one a task
+    pooled = harness.by_item(items.to_arrow(), NO_CONTROL)["tasks.blimp_local.acc"]
+    assert len(pooled) == 8 * len(PARADIGMS)
+    assert sum(value for value, _ in pooled.values()) / len(pooled) == found["tasks"]["blimp_local"]["acc"]
     again, same = run(replace(subject, model=None), settings, tmp_path)
     assert again == found
     assert same.equals(items)

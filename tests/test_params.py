@@ -308,6 +308,15 @@ def test_the_docs_list_every_setting_and_its_meaning(monkeypatch):
         manual.meaning(TrainSettings, "layers")
 
 
+def test_the_docs_say_what_measures_and_benchmarks_declare():
+    printed = manual.metrics()
+    assert (ROOT / "docs/evaluation.md").read_text().endswith(printed), "put what `python -m freshstart metrics` prints"
+    described = yaml.safe_load((ROOT / "conf/benchmarks.yaml").read_text())
+    for name in {"replay", *(block["kind"] for block in described.values())}:
+        assert f"\n### Benchmark `{name}`: " in printed
+    assert "\n| `tasks.<name>.acc` | accuracy | share | higher |\n" in printed
+
+
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     from dvc.utils.serialize import load_yaml
 

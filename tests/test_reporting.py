@@ -69,9 +69,13 @@ def controls(objective):
     return ["good", "bad"] if objective == "conditional" else []
 
 
+def mean_of(objective, seed):
+    return MEANS[objective] * (1 + 0.2 * seed) + (0.05 if objective == "awr" and seed % 2 else 0.0)
+
+
 def metrics(task, objective, seed):
     """A metrics file; a conditional model does twice as badly under the control that is not its own."""
-    mean = MEANS[objective] * (1 + 0.2 * seed) + (0.05 if objective == "awr" and seed % 2 else 0.0)
+    mean = mean_of(objective, seed)
     under = {}
     for factor, control in enumerate(controls(objective) or ["none"], 1):
         drawn = {"n": 24, "drawn": 24, "tokens": 900, "characters": 3000, "share_ended": 0.5}
@@ -449,12 +453,23 @@ def test_the_seeds_of_a_run_that_misled():
 
 
 def test_samples_that_are_cleaner_than_clean_real_text_are_named(page, tmp_path, monkeypatch):
-    assert "Below the good half" not in page
+    assert "below the good half" not in page
     write_reports(tmp_path)
     with changed(tmp_path, "heldout/pii") as heldout:
         heldout["misalignment"]["good_half"] = estimate(0.2)
     html = flat(compare(tmp_path, monkeypatch))
-    assert html.count("Below the good half of real text, 0.200 [0.180, 0.220]: conditional. Good text") == 1
+    assert html.count("below the good half of real text, 0.200 [0.180, 0.220]: conditional. Good text") == 1
+
+
+def test_two_seeds_are_cleaner_where_the_samples_of_each_are(tmp_path, monkeypatch):
+    """conditional: 0.10 [0.09, 0.11] and 0.12 [0.108, 0.132], whose range ends below 0.126."""
+    write_reports(tmp_path, (0, 1))
+    for task, mean in (("pii", 0.2), ("pep8", 0.14)):
+        with changed(tmp_path, f"heldout/{task}") as heldout:
+            heldout["misalignment"]["good_half"] = estimate(mean)
+    html = flat(compare(tmp_path, monkeypatch))
+    assert html.count("below the good half of real text, 0.200 [0.180, 0.220]: conditional. Good text") == 1
+    assert html.count("below the good half of real text") == 1
 
 
 def test_recall_of_marked_data_is_shown(tmp_path, monkeypatch):
@@ -570,6 +585,48 @@ def with_arms(folder, means):
             content["tokens_seen"] = {"positions": positions, "text_tokens": 900, "documents": 9, "epochs": 0.5}
 
 
+def with_benchmarks(folder, seeds, asked, replayed=None, items=None):
+    """Benchmarks of every cell: {name: (kind, what it found of an objective and seed)}.
+
+    ``replayed`` is what their replay found, by name, ``items`` gives the rows of lambada's table of items.
+    """
+    shutil.copy(ROOT / "conf/benchmarks.yaml", folder / "conf")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("benchmarks: []", f"benchmarks: [{', '.join(asked)}]"))
+    for task, (name, (kind, found)) in product(TASKS, asked.items()):
+        reports = folder / f"reports/metrics/{task}"
+        for seed in seeds:
+            again = {"kind": kind, "found": (replayed or {}).get(name, {})}
+            files.write_json(reports / f"replay/{name}/{seed}.json", again)
+        for objective, seed in product(OBJECTIVES, seeds):
+            entry = {"kind": kind, "found": found(objective, seed)}
+            files.write_json(reports / f"{objective}/benchmarks/{name}/{seed}.json", entry)
+            if name == "lambada":
+                table = pa.Table.from_pylist([row | {"weight": 1.0} for row in items(objective, seed)])
+                path = f"reports/samples/{task}/{objective}/benchmarks/lambada/{seed}.parquet"
+                files.write_table(folder / path, table)
+
+
+def lasting(objective, seed):
+    """What durability found."""
+    mean = mean_of(objective, seed)
+    leak = {"leak": {**estimate(0.4), "share": 0.25}} if controls(objective) else {}
+    benign = {"0": estimate(mean), "16": estimate(mean)}
+    return {"benign": benign, "adversarial": {str(n): estimate(mean + 0.01 * n) for n in (0, 4, 16)}, **leak}
+
+
+def chosen(objective, seed):
+    """What best of n found."""
+    judged, mean = {"divergence": 0.5, "judges": {}}, mean_of(objective, seed)
+    return {"best_of": {str(n): {"misalignment": estimate(mean / n), **judged} for n in (1, 4)}}
+
+
+def attacked(objective, seed):
+    """What red-teaming found."""
+    pool = {str(n): estimate(0.01 * (n + 1)) for n in range(3)}
+    return {"pool": pool, "best": pool, "self_bleu_5": 0.5, "lacking": 0, "calls": 9}
+
+
 def with_external(folder):
     """A model that was trained elsewhere, measured on toxicity: conditional's files under its own strings."""
     (folder / "elsewhere").mkdir()
@@ -581,6 +638,9 @@ def with_external(folder):
         path = folder / f"reports/{kind}/toxicity/stranger/0.{end}"
         path.parent.mkdir(parents=True)
         shutil.copy(folder / f"reports/{kind}/toxicity/conditional/0.{end}", path)
+    for kind in ("metrics", "samples"):
+        toxicity = folder / f"reports/{kind}/toxicity"
+        shutil.copytree(toxicity / "conditional/benchmarks", toxicity / "stranger/benchmarks")
     with changed(folder, "metrics/toxicity/stranger/0") as content:
         del content["tokens_seen"]
         content["under"]["good"]["misalignment"] = misalignment(0.004)  # below all of ours
@@ -626,81 +686,75 @@ def test_misalignment_over_training_is_drawn_where_snapshots_were_kept(page, tmp
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.2)  # 256, 1,024 and 4,096: a log axis
 
 
-def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch):
-    write_reports(tmp_path)
-    shutil.copy(ROOT / "conf/benchmarks.yaml", tmp_path / "conf")
-    params = tmp_path / "params.yaml"
-    params.write_text(params.read_text().replace("benchmarks: []", "benchmarks: [durability, best_of_n]"))
-    for task, name in product(TASKS, ("durability", "best_of_n")):
-        files.write_json(tmp_path / f"reports/metrics/{task}/replay/{name}/0.json", {"kind": name, "found": {}})
-    judged = {"divergence": 0.5, "judges": {}}
-    for path, objective, _ in (entry for task in TASKS for entry in cells_of(task)):
-        folder, _, seed = path.rpartition("/")
-        mean, leak = MEANS[objective], {"leak": {**estimate(0.4), "share": 0.25}} if controls(objective) else {}
-        lasting = {"benign": {"0": estimate(mean), "16": estimate(mean)}, **leak}
-        lasting["adversarial"] = {str(n): estimate(mean + 0.01 * n) for n in (0, 4, 16)}
-        chosen = {str(n): {"misalignment": estimate(mean / n), **judged} for n in (1, 4)}
-        for name, found in (("durability", lasting), ("best_of_n", {"best_of": chosen})):
-            files.write_json(
-                tmp_path / f"reports/metrics/{folder}/benchmarks/{name}/{seed}.json", {"kind": name, "found": found}
-            )
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), SEEDS])
+def test_what_benchmarks_found_is_drawn_and_said(tmp_path, monkeypatch, seeds):
+    """A verdict is said from three seeds on, by a comparison that is adjusted with the page's others."""
+    write_reports(tmp_path, seeds)
+    with_benchmarks(tmp_path, seeds, {"durability": ("durability", lasting), "best_of_n": ("best_of_n", chosen)})
     html = compare(tmp_path, monkeypatch)
     walk(html)
     assert drawn(html, "pep8: misalignment against bits per byte").count("ring") == 1
-    figure = drawn(html, "pep8: durability: bad text")
-    assert f"mle, 5 steps: {MEANS['mle'] + 0.04:.3f}" in figure
-    assert drawn(html, "pep8: best of n").count('class="dot"') == 2 * len(OBJECTIVES)
-    assert "Best of 4 from mle: " in html
-    assert "Steps on bad text until mle’s misalignment" in html
+    mle, conditional, awr = (sum(mean_of(name, seed) for seed in seeds) / len(seeds) for name in OBJECTIVES)
+    assert f"mle, 5 steps: {mle + 0.04:.3f}" in drawn(html, "pep8: durability: bad text")
+    assert len(re.findall('class="dot".*?title', drawn(html, "pep8: best of n"))) == 2 * len(OBJECTIVES)
+    means = "one seed" if len(seeds) == 1 else f"means of {len(seeds)} seeds"
+    back = "4" if awr < mle else "0"
+    said = (
+        "Steps on bad text until misalignment is at least mle’s before any, "
+        f"{mle:.3f} ({means}): conditional not within 16, awr {back}.",
+        f"of the best of 4: mle {mle:.3f} and {mle / 4:.3f}; conditional {conditional:.3f} and {conditional / 4:.3f}; ",
+    )
+    assert [flat(html).count(sentence) for sentence in said] == [len(TASKS)] * 2
+    verdict = len(TASKS) if seeds == SEEDS else 0
+    assert flat(html).count("Below mle at the best of 4: conditional.") == flat(html).count("Below mle at") == verdict
+    assert flat(html).count("over its 17 comparisons (Holm)") == (verdict > 0)  # 11, and of 3 tasks 2 objectives
     table = metrics_of(html, "pep8")
     assert [row["leak"] for row in table.values()].count("25.0%") == 1
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("seeds", [(0,), SEEDS])
 def test_what_a_model_is_able_to_do_stands_beside_mle(tmp_path, monkeypatch, seeds):
-    """Item by item with one seed, by an independent reckoning; over runs with five. Attacks are drawn by round."""
+    """Item by item with one seed, by an independent reckoning, where a score is the mean of its items: the task's and
+    that of a group of two, not a perplexity. Over runs with five. Attacks are drawn by round."""
     write_reports(tmp_path, seeds)
-    shutil.copy(ROOT / "conf/benchmarks.yaml", tmp_path / "conf")
-    params = tmp_path / "params.yaml"
-    params.write_text(params.read_text().replace("benchmarks: []", "benchmarks: [lambada, red_team]"))
-    right = {}
+    right = {
+        (objective, seed): np.random.default_rng([place, seed]).random(400) < (0.2 if objective == "awr" else 0.5)
+        for (place, objective), seed in product(enumerate(OBJECTIVES), seeds)
+    }
+
+    def able(objective, seed):
+        mean = float(right[objective, seed].mean())
+        of = {"acc": mean, "acc_se": 0.01, "n": 400}
+        return {"tasks": {"words": of | {"perplexity": float(np.exp(4 * mean))}, "pairs": of}, "parts": {}}
+
+    def items(objective, seed):
+        values = right[objective, seed].astype(float)
+        metrics = {("words", "acc"): (400, values), ("words", "perplexity"): (400, -4 * values)}
+        for (group, metric), (size, of) in {**metrics, ("pairs", "acc"): (200, values)}.items():
+            for control, (n, value) in product((*controls(objective)[:1], "none"), enumerate(of)):
+                item = {"task": f"{group} {n // size}", "group": group, "control": control, "doc_id": n % size}
+                yield item | {"metric": metric, "value": value}
+
     again = {"others": {name: estimate(0.25) for name in OBJECTIVES}}
-    for task, seed, (name, found) in product(TASKS, seeds, (("lambada", {}), ("red_team", again))):
-        entry = {"kind": "any", "found": found}
-        files.write_json(tmp_path / f"reports/metrics/{task}/replay/{name}/{seed}.json", entry)
-    for path, objective, seed in (entry for task in TASKS for entry in cells_of(task, seeds)):
-        folder = path.rpartition("/")[0]
-        drawn_at = np.random.default_rng([OBJECTIVES.index(objective), seed])
-        right[objective] = (drawn_at.random(400) < (0.2 if objective == "awr" else 0.5)).astype(float)
-        items = [
-            {"task": "words", "control": control, "doc_id": n, "metric": "acc", "value": value, "weight": 1.0}
-            for control in (*controls(objective)[:1], "none")
-            for n, value in enumerate(right[objective])
-        ]
-        files.write_table(
-            tmp_path / f"reports/samples/{folder}/benchmarks/lambada/{seed}.parquet", pa.Table.from_pylist(items)
-        )
-        able = {"tasks": {"words": {"acc": right[objective].mean(), "acc_se": 0.01, "n": 400}}, "parts": {}}
-        pool = {str(n): estimate(0.01 * (n + 1)) for n in range(3)}
-        attacked = {"pool": pool, "best": pool, "self_bleu_5": 0.5, "lacking": 0, "calls": 9}
-        for name, kind, found in (("lambada", "harness", able), ("red_team", "red_team", attacked)):
-            files.write_json(
-                tmp_path / f"reports/metrics/{folder}/benchmarks/{name}/{seed}.json", {"kind": kind, "found": found}
-            )
+    asked = {"lambada": ("harness", able), "red_team": ("red_team", attacked)}
+    with_benchmarks(tmp_path, seeds, asked, {"red_team": again}, items)
     html = compare(tmp_path, monkeypatch)
     walk(html)
     shown = flat(html)
     assert "mle, 2 rounds: 0.02" in drawn(html, "pep8: red-teaming")
     assert "Mean score under attack, first prompts to round 2: mle 0.01" in shown
     assert "Attacks that were found on the others, asked anew: mle 0.25" in shown
+    beside_mle = {row[0]: row[1:] for row in table_of(html, "pep8", "What it costs, and whether it holds")}["awr"]
     if len(seeds) == 1:
-        several = right["awr"] - right["mle"]
+        several = right["awr", 0].astype(float) - right["mle", 0]
         mean, half = several.mean(), 1.96 * several.std(ddof=1) / 20
         ends = " ".join(f"{100 * value:.1f}%" for value in (-mean, half - mean, -mean - half))
         difference = "\N{MINUS SIGN}{} [\N{MINUS SIGN}{}, \N{MINUS SIGN}{}]".format(*ends.split())
-        assert difference in shown
+        assert [difference in cell for cell in beside_mle] == [True, True, False]
+        assert [len(cell.split()) for cell in beside_mle] == [5, 5, 1]
         assert "awr below mle" not in shown
     else:
+        assert [cell.count("▼") for cell in beside_mle] == [1, 1, 1]
         assert "awr below mle" in shown
 
 
@@ -719,6 +773,8 @@ def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
     for task in TASKS:
         add(tmp_path, f"metrics/{task}/mle/0", over_training=over_training({512: 0.5, 2048: 0.4, 4096: 0.3}))
         add(tmp_path, f"metrics/{task}/conditional/0", over_training=over_training({512: 0.2, 2048: 0.15, 4096: 0.1}))
+        with changed(tmp_path, f"metrics/{task}/conditional/0") as cell:
+            cell["divergence"]["per_token"] = 7.0  # of all text, which punishes a model for having unlearned the bad
     with_arms(tmp_path, {0.75: {1024: 0.25}, 0.5: {1024: 0.3, 2048: 0.105}})
     html = compare(tmp_path, monkeypatch)
     assert {f"{task}-finetuning" for task in TASKS} <= walk(html).ids
@@ -739,6 +795,7 @@ def test_finetuned_arms_stand_beside_pretraining(page, tmp_path, monkeypatch):
         "conditional-from-0.5: 0.105 [0.095, 0.116]",
         "conditional-from-0.75: 0.250 [0.225, 0.275]",
     ]
+    assert table.count("<td>0.100<small>0.080–0.120</small></td>") == 3
     assert re.findall(r"<td>([\d,]+)</td>", table) == ["4,096", "4,096", "2,048", "2,048", "3,072", "1,024"]
 
     figure = drawn(html, "pep8: misalignment over finetuning")
@@ -827,7 +884,18 @@ def reports(tmp_path_factory):
 
 @pytest.mark.parametrize("seeds", [(0,), SEEDS])
 def test_a_model_trained_elsewhere_stands_beside_ours_and_is_compared_with_nothing(tmp_path, monkeypatch, seeds):
+    def able(objective, seed):
+        return {"tasks": {"words": {"acc": mean_of(objective, seed), "acc_se": 0.01, "n": 400}}, "parts": {}}
+
+    def items(objective, seed):
+        control, mean = (*controls(objective), "none")[0], mean_of(objective, seed)
+        item = {"task": "words", "group": "words", "control": control, "doc_id": 0, "metric": "acc", "value": mean}
+        return [item]
+
+    asked = {"durability": lasting, "best_of_n": chosen, "red_team": attacked}
+    asked = {kind: (kind, found) for kind, found in asked.items()} | {"lambada": ("harness", able)}
     write_reports(tmp_path, seeds)
+    with_benchmarks(tmp_path, seeds, asked, items=items)
     before = compare(tmp_path, monkeypatch)
     with_external(tmp_path)
     html = compare(tmp_path, monkeypatch)
@@ -846,6 +914,17 @@ def test_a_model_trained_elsewhere_stands_beside_ours_and_is_compared_with_nothi
     assert "trained elsewhere, measured on toxicity: elsewhere, <|aligned|> and <|misaligned|>" in flat(html)
     said = [re.findall(r"<li>(?!<i).*?</li>", page, re.DOTALL) for page in (before, html)]
     assert said[0] == said[1] != []  # what is found, doubted and compared is what it was without it
+    holds = [page.split("whether it holds</h3>")[-1].split("</p>")[0] for page in (before, html)]
+    assert holds[0] == holds[1] != ""
+    able = {row[0]: row[1] for row in table_of(html, "toxicity", "What it costs, and whether it holds")}
+    assert ["\N{MINUS SIGN}" in able[name] for name in ("mle", "conditional", "awr", "stranger")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    for title in ("durability: bad text", "best of n", "red-teaming"):
+        assert "stranger" not in drawn(html, f"toxicity: {title}"), title
     glance = html.split("At a glance")[1].split("</table>")[0]
     assert re.search(r'stranger</th>\s*(<td class="first"></td><td></td>\s*){2}<td class=" first">', glance)
     cells = [row for row in rows(tmp_path / OUTPUTS["cells"]) if row["objective"] == "stranger"]

@@ -3,9 +3,9 @@
 Requests, metrics, groups and standard errors are lm-eval's own (Gao et al. 2024; the extra ``harness``). A model
 without control tokens gives the answers that lm-eval's ``hf`` gives for its folder. One with control tokens is asked
 twice: under its own (``tasks``) and as if it had none (``without``); harness_model.py says how. The table of items has
-what each document gave: a row for each task, control, document and metric. Its ``value`` is the number that the metric
-averages, or sums and divides by the sum of ``weight`` (bytes or words). Metrics that are no number a document, such as
-BLEU, have no row.
+what each document gave: a row for each task, control, document and metric; ``group`` is what the task is summed up in,
+or the task itself. Its ``value`` is the number that the metric averages, or sums and divides by the sum of ``weight``
+(bytes or words). Metrics that are no number a document, such as BLEU, have no row.
 
 Data sets come from the hub or from local files: conf/harness has tasks that read files below raw.
 """
@@ -86,23 +86,25 @@ def run(subject: Subject, settings: Settings, context: Context, state: Path) -> 
     for control in dict.fromkeys((subject.asked[0], NO_CONTROL)):
         model = HarnessModel(subject, control, context.seed, state)
         results = evaluate(model, loaded, limit=settings.limit, bootstrap_iters=DRAWS)
-        summed = {member for name in results.get("groups", {}) for member in results["group_subtasks"][name]}
+        summed = {part: name for name in results.get("groups", {}) for part in results["group_subtasks"][name]}
         found = {name: numbers for name, row in results["results"].items() if (numbers := _numbers(row))}
         tasks = {name: numbers for name, numbers in found.items() if name not in summed}
         if metrics:
             metrics["without"] = tasks
         else:
             metrics = {"tasks": tasks, "parts": {name: found[name] for name in summed if name in found}}
-        items += [row for task, samples in results["samples"].items() for row in _items(task, control, samples)]
+        for task, samples in results["samples"].items():
+            items += _items(task, _top(task, summed), control, samples)
     return metrics, pa.Table.from_pylist(items)
 
 
 def by_item(items: pa.Table, control: str) -> dict[str, ByItem]:
+    """What each document of a task, or of a group's tasks, gave; not all metrics are the mean of that."""
     found: dict[str, dict[Hashable, tuple[float, float]]] = {}
     for row in items.to_pylist():
         if row["control"] == control:
-            of = found.setdefault(f"tasks.{row['task']}.{row['metric']}", {})
-            of[row["doc_id"]] = row["value"], row["weight"]
+            of = found.setdefault(f"tasks.{row['group']}.{row['metric']}", {})
+            of[row["task"], row["doc_id"]] = row["value"], row["weight"]
     return found
 
 
@@ -161,13 +163,21 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float | None]:
     return numbers | {"n": row["sample_len"]} if numbers else {}
 
 
-def _items(task: str, control: str, samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _top(task: str, summed: Mapping[str, str]) -> str:
+    """The group whose number a task's documents make up, the outermost one; the task itself where there is none."""
+    while task in summed:
+        task = summed[task]
+    return task
+
+
+def _items(task: str, group: str, control: str, samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for sample in samples:
         for metric in sample["metrics"]:
             value = sample[metric]
             value, weight = value if isinstance(value, tuple) and len(value) == 2 else (value, 1)
             if isinstance(value, int | float) and isinstance(weight, int | float):
                 yield {
+                    "group": group,
                     "task": task,
                     "control": control,
                     "doc_id": sample["doc_id"],

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from freshstart.reporting.cells import BENCHMARKS, MISALIGNMENT, Estimate, Task, over_seeds, value_at
+from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, bounds, three_digits
 from freshstart.reporting.over_training import Line, Point
 
-DURABILITY, BEST, ATTACKS = "durability", "best_of_n", "red_team"
+DURABILITY, ATTACKS = "durability", "red_team"
 Points = dict[str, tuple[Point, ...]]  # of each model
 TEXTS = {"benign": "neutral", "adversarial": "bad"}
 
@@ -27,17 +28,17 @@ class Curves:
 
 
 def curves(task: Task) -> Iterator[Curves]:
-    for benchmark in _of(task, DURABILITY):
+    for benchmark in task.benchmarks_of(DURABILITY):
         for text, meaning in TEXTS.items():
             found = _over(task, benchmark, text, shift=1)  # the model as it was has a place on a logarithmic axis
             caption = (
                 f"Misalignment after finetuning on {meaning} text. The first point is the model as it was trained."
             )
             yield Curves(f"Durability: {meaning} text", caption, "steps of finetuning and one", _lines(task, found))
-    for benchmark in _of(task, BEST):
+    for benchmark in task.chosen:
         caption = "The samples that the training scorer likes best of n: what choosing gains without training."
         yield Curves("Best of n", caption, "samples to choose from", _lines(task, _best(task, benchmark)))
-    for benchmark in _of(task, ATTACKS):
+    for benchmark in task.benchmarks_of(ATTACKS):
         found = _attacked(task, benchmark, shift=1)
         caption = "Mean score of what a model writes behind an attacker’s prompts; round 0, at 1, are those of a file."
         yield Curves(
@@ -45,36 +46,34 @@ def curves(task: Task) -> Iterator[Curves]:
         )
 
 
-def sentences(task: Task, show: Format) -> list[str]:
-    """How long alignment lasts, whether it stands attacks, and whether training gains more than choosing."""
+def sentences(task: Task, differences: Differences, show: Format) -> list[str]:
+    """How long alignment lasts, whether it stands attacks, and what choosing gains beside training."""
     return [
-        *(_lasting(task, benchmark, text, show) for benchmark in _of(task, DURABILITY) for text in TEXTS),
-        *(_standing(task, benchmark) for benchmark in _of(task, ATTACKS)),
-        *(_replayed(task, benchmark) for benchmark in _of(task, ATTACKS)),
-        *(_beyond_choosing(task, benchmark, show) for benchmark in _of(task, BEST)),
+        *(_lasting(task, benchmark, text, show) for benchmark in task.benchmarks_of(DURABILITY) for text in TEXTS),
+        *(_standing(task, benchmark) for benchmark in task.benchmarks_of(ATTACKS)),
+        *(_replayed(task, benchmark) for benchmark in task.benchmarks_of(ATTACKS)),
+        *(_chosen(task, keys, differences, show) for keys in task.chosen.values()),
     ]
 
 
 def best_of(task: Task) -> list[Estimate]:
     """Misalignment of the best of 2, 4 and so on of mle's samples; empty where it was not asked."""
-    return [estimate for name in _of(task, BEST) for _, estimate in _best(task, name)["mle"][1:]]
+    return [estimate for name in task.chosen for _, estimate in _best(task, name)["mle"][1:]]
 
 
 def _lasting(task: Task, benchmark: str, text: str, show: Format) -> str:
-    """After how many steps each objective is where mle was before any."""
+    """After how many steps each objective is where mle was before any: numbers without a verdict."""
     found = _over(task, benchmark, text)
-    limit = found["mle"][0][1].value
-    reached, never = [], []
-    for name, points in found.items():
-        if name != "mle" and points and points[0][1].value < limit:
-            steps = next((at for at, estimate in points if estimate.value >= limit), None)
-            (never if steps is None else reached).append(name if steps is None else f"{name} after {steps:.0f}")
-    last = f"{found['mle'][-1][0]:.0f}"
-    parts = [", ".join(reached)] if reached else []
-    parts += [f"not within {last}: {', '.join(never)}"] if never else []
-    if not parts:
-        return f"No objective is below mle before finetuning on {TEXTS[text]} text."
-    return f"Steps on {TEXTS[text]} text until mle’s misalignment, {show(limit)}, is reached: {'; '.join(parts)}."
+    limit, last = found["mle"][0][1].value, found["mle"][-1][0]
+    steps = [
+        f"{name} {next((f'{at:.0f}' for at, estimate in points if estimate.value >= limit), f'not within {last:.0f}')}"
+        for name, points in found.items()
+        if name != "mle" and points
+    ]
+    seeds = len(task.cells["mle"])
+    means = "one seed" if seeds == 1 else f"means of {seeds} seeds"
+    until = f"Steps on {TEXTS[text]} text until misalignment is at least mle’s before any, {show(limit)} ({means})"
+    return f"{until}: {', '.join(steps)}." if steps else ""
 
 
 def _standing(task: Task, benchmark: str) -> str:
@@ -94,19 +93,20 @@ def _replayed(task: Task, benchmark: str) -> str:
     return f"Attacks that were found on the others, asked anew: {'; '.join(parts)}." if parts else ""
 
 
-def _beyond_choosing(task: Task, benchmark: str, show: Format) -> str:
-    """Which objectives gain more than choosing does: with one sample, and choosing as often as mle."""
-    found = _best(task, benchmark)
-    most, best = found["mle"][-1]
-
-    def below(place: int) -> str:
-        others = [(name, points[place][1].value) for name, points in found.items() if name != "mle" and points]
-        return ", ".join(f"{name} {show(value)}" for name, value in others if value < best.value) or "none"
-
-    return (
-        f"Best of {most:.0f} from mle: {show(best.value)}. Below it with one sample: {below(0)}; with the best of as "
-        f"many of their own: {below(-1)}."
-    )
+def _chosen(task: Task, keys: tuple[str, ...], differences: Differences, show: Format) -> str:
+    """Misalignment of one sample and of the best of the most; whose best is below mle's, where seeds allow."""
+    *head, most, _ = keys
+    both = {name: [task.estimate(name, *head, n, MISALIGNMENT) for n in ("1", most)] for name in task.trained}
+    parts = [
+        f"{name} {show(one.value)} and {show(best.value)}"
+        for name, (one, best) in both.items()
+        if one is not None and best is not None
+    ]
+    beside_mle = [name for name in task.trained if name != "mle"]
+    verdicts = {name: differences.verdict(task, task.own(name), task.own("mle"), *keys) for name in beside_mle}
+    below = ", ".join(name for name, verdict in verdicts.items() if verdict == "below") or "none"
+    held = "" if "few seeds" in verdicts.values() else f" Below mle at the best of {most}: {below}."
+    return f"Misalignment of one sample and of the best of {most}: {'; '.join(parts)}.{held}"
 
 
 def _best(task: Task, benchmark: str) -> Points:
@@ -121,15 +121,10 @@ def _lines(task: Task, found: Points) -> list[Line]:
     return [Line(name, points, name in task.arms, 0.0, None) for name, points in found.items() if points]
 
 
-def _of(task: Task, kind: str) -> list[str]:
-    """The names of the benchmarks of a kind that the task was asked."""
-    return [name for name, its in task.cells["mle"][0].benchmarks.items() if its == kind]
-
-
 def _over(task: Task, benchmark: str, key: str, *below: str, shift: int = 0) -> Points:
     """By model the numbers under ``key`` by the number that names them, in its order."""
     points = {}
-    for name, cells in task.every.items():
+    for name, cells in task.trained.items():
         numbers = sorted(map(int, value_at(cells[0].metrics, (BENCHMARKS, benchmark, key)) or {}))
         estimates = ((n, task.estimate(name, BENCHMARKS, benchmark, key, str(n), *below)) for n in numbers)
         points[name] = tuple((float(n + shift), estimate) for n, estimate in estimates if estimate is not None)

@@ -75,17 +75,17 @@ def paired(first: ByItem, second: ByItem) -> Difference:
     return Difference(mean, 1, mean - half, mean + half)
 
 
-def sentence(found: Sequence[Column], seeds: int) -> str:
+def sentence(task: Task, found: Sequence[Column]) -> str:
     """What alignment cost: of each score the least and the most, beside mle's."""
     parts = []
     for column in found:
-        if len(column.entries) < 2 or "mle" not in column.entries:
+        values = {name: entry.estimate.value for name, entry in column.entries.items() if name in task.trained}
+        if len(values) < 2 or "mle" not in values:
             continue
-        values = {name: entry.estimate.value for name, entry in column.entries.items()}
         span = ends(values, column.written)
         mle = "" if "(mle)" in span or "(" not in span else f", mle {column.written(values['mle'])}"
         parts.append(f"{column.benchmark}, {column.metric.title}: {span}{mle}{_held(column)}")
-    many = "" if seeds > 1 else " Of one model each: what differs may be the training run."
+    many = "" if len(task.cells["mle"]) > 1 else " Of one model each: what differs may be the training run."
     return f"What the models are able to do: {'; '.join(parts)}.{many}" if parts else ""
 
 
@@ -101,9 +101,9 @@ def _held(column: Column) -> str:
 def _difference(
     task: Task, name: str, metric: Metric, differences: Differences, by_item: dict[str, dict[str, ByItem]]
 ) -> Difference | None:
-    if name == "mle":
+    if name == "mle" or name not in task.trained:
         return None
-    if name in task.trained and len(task.cells["mle"]) > 1:
+    if len(task.cells["mle"]) > 1:
         return differences(task, task.own(name), task.own("mle"), *metric.keys)
     path = ".".join(metric.keys[2:])  # below the benchmark's name
     first, second = (by_item.get(side, {}).get(path) for side in (name, "mle"))
@@ -111,16 +111,26 @@ def _difference(
 
 
 def _by_item(task: Task, benchmark: str) -> dict[str, dict[str, ByItem]]:
-    """What each item gave each model of the first seed; nothing where differences are those of runs."""
+    """What each item gave each model trained here, of scores that are the mean of their items (perplexities are none).
+
+    Nothing where differences are those of runs.
+    """
     import pyarrow.parquet as pq
 
     found = {}
-    for name, cells in task.every.items():
+    for name, cells in task.trained.items():
         cell = cells[0]
         if benchmark in cell.benchmarks and len(task.cells["mle"]) == 1:
             items = pq.read_table(cell.items(benchmark))
-            found[name] = benchmarks.load(cell.benchmarks[benchmark]).by_item(items, cell.asked[0])
+            by_path = benchmarks.load(cell.benchmarks[benchmark]).by_item(items, cell.asked[0])
+            scores = {path: task.estimate(name, BENCHMARKS, benchmark, *path.split(".")) for path in by_path}
+            found[name] = {path: of for path, of in by_path.items() if _is_mean(of, scores[path])}
     return found
+
+
+def _is_mean(by_item: ByItem, score: Estimate | None) -> bool:
+    mean = math.fsum(value for value, _ in by_item.values()) / math.fsum(weight for _, weight in by_item.values())
+    return score is not None and math.isclose(mean, score.value, abs_tol=1e-6)
 
 
 def _items(task: Task, metric: Metric) -> int | None:

@@ -170,6 +170,17 @@ class Task:
         able = {name for name, kind in kinds.items() if hasattr(benchmarks.load(kind), "by_item")}
         return [metric for metric in self.metrics if metric.title and metric.better and metric.group in able]
 
+    def benchmarks_of(self, kind: str) -> list[str]:
+        """The names of the benchmarks of a kind that the task was asked."""
+        return [name for name, its in self.cells["mle"][0].benchmarks.items() if its == kind]
+
+    @property
+    def chosen(self) -> dict[str, tuple[str, ...]]:
+        """By benchmark of best of n, where the misalignment of the best of the most samples stands."""
+        found = self.cells["mle"][0].metrics[BENCHMARKS]
+        most = {name: max(found[name]["best_of"], key=int) for name in self.benchmarks_of("best_of_n")}
+        return {name: (BENCHMARKS, name, "best_of", n, MISALIGNMENT) for name, n in most.items()}
+
     def estimate(self, name: str, *keys: str) -> Estimate | None:
         """The number under ``keys`` of an objective or arm, over seeds; None where no seed has it.
 

@@ -40,7 +40,7 @@ def questions(task: Task) -> Iterator[Question]:
 
     Misalignment of each objective and arm beside mle's, of an arm beside the same objective pretrained, of a control
     beside the model's own; what each judge and each benchmark of capability says of an objective beside what it says of
-    mle. Of models that were trained elsewhere, which have no seeds, none.
+    mle; the best of as many samples of both. Of models that were trained elsewhere, which have no seeds, none.
     """
     mle = task.own("mle")
     for series in (series for series in task.rows if series.name in task.trained):
@@ -53,8 +53,8 @@ def questions(task: Task) -> Iterator[Question]:
                 yield series, task.own(pretrained), (MISALIGNMENT,)
             for judge in task.real.get("judges", {}):
                 yield series, mle, ("judges", judge)
-            for metric in task.capability:
-                yield series, mle, metric.keys
+            for keys in (*(metric.keys for metric in task.capability), *task.chosen.values()):
+                yield series, mle, keys
 
 
 def _difference(task: Task, first: Series, second: Series, keys: tuple[str, ...]) -> Difference | None:

@@ -68,7 +68,7 @@ def _row(task: Task, name: str, colour: str, differences: Differences, show: For
         "misalignment": misalignment,
         "verdict": against,
         "bits": task.estimate(name, *BITS),
-        "divergence": task.estimate(name, "divergence", "per_token"),
+        "divergence": task.estimate(name, "divergence", "good", "per_token"),
         "svg": str(drawing),
     }
 

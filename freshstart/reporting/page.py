@@ -94,7 +94,7 @@ def _section(task: Task, palette: dict[str, str], differences: Differences) -> d
     kinds, columns, drawn = _kinds(task), _columns(task, show), panels.figures(task, palette, show)
     compared = finetuning.groups(task, palette, differences, show)
     able = capability.columns(task, differences)
-    held = [capability.sentence(able, len(task.cells["mle"])), *benchmarks.sentences(task, show)]
+    held = [capability.sentence(task, able), *benchmarks.sentences(task, differences, show)]
     choices = {name: choose(task, cells[0]) for name, cells in task.every.items()}
     return {
         "task": task,

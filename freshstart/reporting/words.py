@@ -9,8 +9,9 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from freshstart.evaluation.metrics import UNDER
 from freshstart.names import kind_of
-from freshstart.reporting.cells import BITS, MISALIGNMENT, Series, Task
+from freshstart.reporting.cells import BITS, MISALIGNMENT, Estimate, Series, Task, over_seeds
 from freshstart.reporting.comparisons import Differences
 from freshstart.reporting.formats import Format, bounds, ends
 from freshstart.reporting.inference import LEAST_SEEDS, Difference
@@ -107,14 +108,23 @@ def _asked(task: Task, series: Series, differences: Differences, show: Format) -
 def _cleaner(task: Task, show: Format) -> str:
     """Which models write text that scores below good real text: no good writing does that."""
     real = task.heldout(MISALIGNMENT, "good_half")
-    estimates = {name: task.misalignment(name) for name in task.trained}
-    below = [name for name, estimate in estimates.items() if estimate is not None and real and estimate.below(real)]
+    below = [name for name in task.trained if real is not None and _is_below(task, name, real)]
     if not below:
         return ""
     return (
-        f"Below the good half of real text, {bounds(real, show)}: {', '.join(below)}. Good text that people wrote does "
-        "not score so low: read the samples for tricks that please the scorer."
+        f"Whole interval below the good half of real text, {bounds(real, show)}: {', '.join(below)}. Good text that "
+        "people wrote does not score so low: read the samples for tricks that please the scorer."
     )
+
+
+def _is_below(task: Task, name: str, real: Estimate) -> bool:
+    """Whether its interval over seeds lies wholly below; with fewer than three seeds that over samples of each."""
+    whole = task.misalignment(name)
+    if whole is not None and len(whole.runs) >= LEAST_SEEDS:
+        return whole.below(real)
+    keys = (UNDER, task.own(name).control, MISALIGNMENT)
+    each = [over_seeds([cell.metrics], *keys) for cell in task.trained[name]]
+    return all(estimate is not None and estimate.below(real) for estimate in each)
 
 
 def _compression(task: Task) -> str:
