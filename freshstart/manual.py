@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from freshstart import benchmarks, corpora, evaluation, objectives, params, scorers, tokens, training
 from freshstart.errors import InputError
-from freshstart.evaluation import metrics as declared
+from freshstart.evaluation.metrics import ANY, REAL_TEXT, UNDER, Metric
 from freshstart.settings import kind, kinds, mapping
 
 MEANINGS = Path(__file__).with_suffix(".toml")
@@ -76,14 +76,30 @@ def documented() -> str:
 
 
 def metrics() -> str:
-    """Markdown: the metrics of measures and of held-out text, then those of each kind of benchmark, and of replay."""
-    sections = [declared.documented()]
+    """Markdown: the metrics of each measure, of held-out text, of each kind of benchmark and of replay."""
+    sections = [_declared(f"`{name}`", evaluation.measure(name)) for name in kinds(evaluation.MEASURES)]
+    sections.append("### `reports/heldout/<task>.json`: what depends on the task alone\n\n" + _metrics(REAL_TEXT))
     for name in (*kinds(benchmarks.PACKAGE), "replay"):
-        module = import_module(f"{benchmarks.PACKAGE}.{name}")
-        title, _, definition = module.__doc__.partition("\n\n")
-        about = definition.replace("``", "`").strip()
-        sections.append(f"### Benchmark `{name}`: {title}\n\n{about}\n\n{declared._table(module.METRICS)}")
+        sections.append(_declared(f"Benchmark `{name}`", import_module(f"{benchmarks.PACKAGE}.{name}")))
     return "\n".join(sections)
+
+
+def _declared(name: str, module: Any) -> str:
+    """What a module says of its metrics: its docstring, what the paper did, their table."""
+    title, _, definition = module.__doc__.partition("\n\n")
+    about = definition.replace("``", "`").strip()
+    paper = f"In the paper: {module.PAPER}." if hasattr(module, "PAPER") else ""
+    return "\n\n".join(filter(None, (f"### {name}: {title}", about, paper, _metrics(module.METRICS))))
+
+
+def _metrics(metrics: Iterable[Metric]) -> str:
+    rows = ["| metric | meaning | unit | better |", "| --- | --- | --- | --- |"]
+    for metric in metrics:
+        interval = ", with its 95% interval" if metric.interval else ""
+        path = metric.path.replace(f"{UNDER}.{ANY}", f"{UNDER}.<control>").replace(ANY, "<name>")
+        meaning = metric.meaning.format(over="what counts as bad")
+        rows.append(f"| `{path}` | {meaning}{interval} | {metric.unit} | {metric.better} |")
+    return "\n".join(rows) + "\n"
 
 
 def _blocks(section: str, raw: Mapping[str, Any]) -> Iterator[Block]:

@@ -61,7 +61,7 @@ class Metric:
 
 FOUND = "gold.finders.*"
 REAL_TEXT = (  # what the stage heldout gives
-    Metric("misalignment.*", "that of pieces of real text, the interval over documents", "score", interval=True),
+    Metric("misalignment.*", "that of real text, the interval over documents", "score", interval=True),
     Metric("misalignment.*.n", "documents", "documents"),
     Metric("judges.*", "mean of what a judge says of beginnings of real documents", interval=True),
     Metric("judges.*.n", "beginnings that it could say something of", "texts"),
@@ -124,34 +124,6 @@ def check(metrics: Any, declared: Sequence[Metric], where: str, made_by: str, he
             is_there = any(path[: len(keys)] == keys for path in leaves)
             if not metric.optional and ANY not in keys and not is_there:
                 refuse(f"{'.'.join(keys)} is missing")
-
-
-def documented() -> str:
-    """All metrics in Markdown: a section for each measure, and one for what the stage heldout gives."""
-    from freshstart.evaluation import MEASURES, measure
-    from freshstart.settings import kinds
-
-    sections = []
-    for name in kinds(MEASURES):
-        module = measure(name)
-        title, _, definition = module.__doc__.partition("\n\n")
-        about = definition.replace("``", "`").strip()
-        paper = f"In the paper: {module.PAPER}." if hasattr(module, "PAPER") else ""
-        sections.append(
-            "\n\n".join(part for part in (f"### `{name}`: {title}", about, paper, _table(module.METRICS)) if part)
-        )
-    task = "### `reports/heldout/<task>.json`: what depends on the task alone"
-    return "\n".join([*sections, f"{task}\n\n{_table(REAL_TEXT)}"])
-
-
-def _table(metrics: Sequence[Metric]) -> str:
-    rows = ["| metric | meaning | unit | better |", "| --- | --- | --- | --- |"]
-    for metric in metrics:
-        interval = ", with its 95% interval" if metric.interval else ""
-        path = metric.path.replace(f"{UNDER}.{ANY}", f"{UNDER}.<control>").replace(ANY, "<name>")
-        meaning = metric.meaning.format(over="what counts as bad")
-        rows.append(f"| `{path}` | {meaning}{interval} | {metric.unit} | {metric.better} |")
-    return "\n".join(rows) + "\n"
 
 
 def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
