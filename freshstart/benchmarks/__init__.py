@@ -44,8 +44,8 @@ class Kind(Protocol):
     not do again. It is removed when the run is done.
 
     A kind that measures what a model is able to do has ``by_item(items, control)`` too: from its table, by the path of
-    a metric, what each item gave under a control, and its weight. The metric is the sum of the values over the sum of
-    the weights, so that two models can be compared item by item; it may be empty. A kind whose files name further ones
+    a metric, what each item gave under a control, and its weight; it may be empty. Where the metric is the sum of the
+    values over the sum of the weights, the page compares two models item by item. A kind whose files name further ones
     has ``beside(settings)``, which lists those, so that a change of their content is seen.
     """
 
