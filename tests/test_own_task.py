@@ -79,12 +79,24 @@ def test_a_new_task_is_a_few_more_lines_in_each_file_and_no_other(project):
         new_task.write("shout", "raw/mail", "rewards:Shouting", columns, None)
 
 
+def test_a_new_task_keeps_an_input_of_its_name(project):
+    new_task.write("prose", "raw/mail", "rewards:Shouting", {"text": "body"}, None)
+    held = {"python": "raw/python", "prose": "raw/prose.jsonl"}
+    assert params.read().root.inputs == {**held, "prose-raw": "raw/mail"}
+
+
 @pytest.mark.parametrize(
     ("task", "corpus", "reward", "message"),
     [
         ("a;b", "raw/mail", "rewards:Shouting", "a name is letters, digits, - and _, found 'a;b'"),
         ("shout", "raw/mial", "rewards:Shouting", "raw/mial: no file found"),
         ("shout", "raw/mail", "rewards:Whispering", "has no attribute 'Whispering'"),
+        (
+            "shout",
+            "raw/mail",
+            "classifier",
+            "--reward classifier learns from labelled rows: name their file with --lab",
+        ),
         ("shout", "raw/mail", "pep9", "--reward: unknown kind 'pep9'; did you mean pep8?"),
         ("shout", "raw/prose.jsonl", "pep8", "raw/prose.jsonl:1: no column body; it has text, source"),
     ],
@@ -161,7 +173,8 @@ def test_check_lists_what_benchmarks_and_models_from_elsewhere_lack(project, mon
         "params.yaml: external.hub.paper.model: someone/absent is no folder here, and the hub does not give it",
     ]
     lines = check()
-    assert len(lines) == len(expected) and all(map(str.startswith, lines, expected)), lines
+    assert len(lines) == len(expected), lines
+    assert all(map(str.startswith, lines, expected)), lines
     (named,) = (thing for thing in outside.things(params.read()) if thing.what == "the model someone/absent")
     assert str(named).startswith("the model someone/absent (huggingface.co/someone/absent at 000000000000): size: see")
 
