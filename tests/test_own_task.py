@@ -91,12 +91,7 @@ def test_a_new_task_keeps_an_input_of_its_name(project):
         ("a;b", "raw/mail", "rewards:Shouting", "a name is letters, digits, - and _, found 'a;b'"),
         ("shout", "raw/mial", "rewards:Shouting", "raw/mial: no file found"),
         ("shout", "raw/mail", "rewards:Whispering", "has no attribute 'Whispering'"),
-        (
-            "shout",
-            "raw/mail",
-            "classifier",
-            "--reward classifier learns from labelled rows: name their file with --lab",
-        ),
+        ("shout", "raw/mail", "classifier", "--reward classifier learns from labelled rows: name their file"),
         ("shout", "raw/mail", "pep9", "--reward: unknown kind 'pep9'; did you mean pep8?"),
         ("shout", "raw/prose.jsonl", "pep8", "raw/prose.jsonl:1: no column body; it has text, source"),
     ],
