@@ -1,8 +1,8 @@
 """What is missing or wrong, before anything runs: the words of the settings, and what they name outside of the project.
 
 Looked at are keys, files (whether DVC follows them, and the columns of their first rows), the code of rewards, pinned
-packages, weights, wheels and the room on the disk. Nothing is fetched: of what is not at hand, the package index and
-the hubs are asked whether they have it. Cost: seconds.
+packages, weights, wheels, what benchmarks read and the room on the disk. Nothing is fetched: of what is not at hand,
+the package index and the hubs are asked whether they have it. Cost: seconds.
 """
 
 from __future__ import annotations
@@ -44,10 +44,7 @@ def check() -> list[str]:
         for section in (_scorers, *outside.SECTIONS):
             with collected(problems):  # settings that can not be read are among the problems already
                 for seen in section(everything, task):
-                    lines: list[str] = []
-                    with collected(lines):
-                        seen.look()
-                    problems += [f"{seen.setting}: {line}" for line in lines]
+                    problems += outside.wrong(seen.setting, seen.look)
         for section in ("corpus", "scorer", "tokenizer", "evaluate"):
             with collected(problems):
                 block, where = everything.block(section, task), everything.where(section, task)

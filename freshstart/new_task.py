@@ -1,7 +1,7 @@
 """A task of one's own, written into params.yaml and every scale file as DVC writes YAML: comments and order stay.
 
 It gets what every task must have: a corpus, as large as another task's at that scale, and a scorer. All else it takes
-from ``every``. What it reads is named in ``inputs``, so that DVC follows its content.
+from ``every``. What it reads is named in ``inputs``, by a name that is free, so that DVC follows its content.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from freshstart import inputs, outside, params, scorers
 from freshstart.errors import InputError
 from freshstart.names import checked
+from freshstart.scorers import learning
 from freshstart.settings import kind
 
 SIZES = ("train_characters", "heldout_characters")
@@ -42,7 +43,9 @@ def write(task: str, corpus: str, reward: str, columns: Mapping[str, str], label
     if ":" in reward:
         scorer["version"] = scorers.scorer_class(reward).version
     else:
-        kind("freshstart.scorers", reward, "kind", "--reward")
+        settings = kind("freshstart.scorers", reward, "kind", "--reward").Settings
+        if labelled is None and issubclass(settings, learning.Settings):
+            raise InputError(f"--reward {reward} learns from labelled rows: name their file with --labelled")
     if labelled is not None:
         scorer["labelled"] = labelled
     for path in scales:
@@ -59,5 +62,7 @@ def write(task: str, corpus: str, reward: str, columns: Mapping[str, str], label
             top = inputs.top_of(path) if path else ""
             followed = any(inputs.is_below(top, held) for held in raw["inputs"].values())
             if Path(top).exists() and top not in ("", ".") and not followed:
+                while name in raw["inputs"]:  # for something else
+                    name += "-raw"
                 raw["inputs"][name] = top
     return [params.ROOT_FILE, *scales]

@@ -1,9 +1,9 @@
 """What a pipeline needs from outside, named before it is fetched: what, from where, how large, under which licence.
 
 Whatever the settings name is listed, with whether it is at hand and how to look whether it is to be had: lists of
-wheels, sets, models and tokenizers of the hub, Detoxify's weights, and files that a person puts in place. Sizes and
-licences are those that the publishers state; ``PUBLISHED`` holds those of the scales as they come, and of others the
-page is named. Nothing is fetched here.
+wheels, sets, models and tokenizers of the hub, Detoxify's weights, and what a person puts in place: files, and the
+packages of benchmarks. Sizes and licences are those that the publishers state; ``PUBLISHED`` holds those of the scales
+as they come, and of others the page is named. Nothing is fetched here.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
-from freshstart import corpora, evaluation, files, params, scorers, tokens, training
+from freshstart import benchmarks, corpora, evaluation, files, params, scorers, tokens, training
 from freshstart.corpora import Refusal, local, wheels
 from freshstart.errors import InputError
 from freshstart.scorers import ScorerSettings, learning, pii_names
+from freshstart.settings import collected, listed
 
 WHEEL_MB = 1.0  # the mean of the lists in conf/wheels
 FILES_OPENED = 100  # of one pattern
 SECONDS = 10  # for an answer from elsewhere
+DATA = (".csv", ".json", ".jsonl", ".parquet", ".txt")  # ends of words that name a file in lm-eval's task files
 PUBLISHED = {  # size in MB, and licence
     "google/civil_comments": (415, "CC0 1.0"),
     "bert-base-uncased": (1, "Apache-2.0"),
@@ -72,6 +76,14 @@ def things(everything: params.Params) -> list[Thing]:
             for thing in section(everything, task):
                 found.setdefault((thing.what, thing.where), thing)
     return list(found.values())
+
+
+def wrong(setting: str, look: Callable[[], object]) -> list[str]:
+    """What a look finds wrong, a line each, with the place in the settings in front."""
+    lines: list[str] = []
+    with collected(lines):
+        look()
+    return [f"{setting}: {line}" for line in lines]
 
 
 def announced(everything: params.Params) -> str:
@@ -172,7 +184,55 @@ def _evaluation(everything: params.Params, task: str) -> Iterator[Thing]:
         yield _model(reference.model, reference.revision, "model", where)
 
 
-SECTIONS = (_corpus, _scorers, _tokenizer, _training, _evaluation)  # each gives what a task names there
+def _external(everything: params.Params, task: str) -> Iterator[Thing]:
+    for name, model in everything.root.external.hub.items():
+        if model.task == task:
+            yield _model(model.model, model.revision, "model", f"{params.ROOT_FILE}: external.hub.{name}.model")
+
+
+def _benchmarks(everything: params.Params, task: str) -> Iterator[Thing]:
+    """What benchmarks read, each with the first of its tasks."""
+    for name in everything.root.benchmarks:
+        settings = everything.benchmark(name)
+        if task == (settings.tasks or everything.root.tasks)[0]:
+            yield from _of_benchmark(settings, f"{benchmarks.FILE}: {name}", task)
+
+
+def _of_benchmark(settings: Any, where: str, task: str) -> Iterator[Thing]:
+    """Looks are those of the kind itself before it begins; but lm-eval, which takes long to start, is not asked."""
+    kind: Any = benchmarks.load(settings.kind)
+    for key in ("prompts", "texts"):
+        if (path := getattr(settings, key, None)) is not None:
+            yield _file(path, f"{where}.{key}", partial(kind.texts_of, path, key, task))
+    if settings.kind == "code":
+        yield _file(settings.problems, f"{where}.problems", partial(kind.read, settings.problems, settings.sha256))
+        look = partial(kind.tried, kind.Limits(settings.seconds, settings.memory_mib), settings.degraded)
+        at_hand = settings.degraded or find_spec("sandlock") is not None
+        yield Thing("the package sandlock", "the package index", where, False, at_hand, look)
+    elif settings.kind == "glue":
+        sets = [partial(kind.read, name, Path(settings.data), settings.rows) for name in settings.sets]
+        yield _file(settings.data, f"{where}.data", lambda: [read() for read in sets])
+    elif settings.kind == "harness":
+        package = [] if find_spec("lm_eval") else ["the package lm-eval"]
+        look = partial(_all_here, package, "pip install 'freshstart[harness]'")
+        yield Thing("the package lm-eval", "the package index", where, False, not package, look)
+        words = [word for word in kind.beside(settings) if Path(word).suffix in DATA and "//" not in word]
+        absent = [path for path in (settings.include_path, *words) if path and not Path(path).exists()]
+        look = partial(_all_here, absent, f"what stands in {settings.include_path} says where they come from")
+        if settings.include_path:
+            yield Thing(f"data of {listed(settings.suites)}", "files here", where, False, not absent, look)
+    elif settings.kind == "red_team" and settings.attacker != evaluation.MLE and "://" not in settings.attacker:
+        yield _model(settings.attacker, settings.revision, "model", f"{where}.attacker")
+
+
+def _all_here(absent: Sequence[str], remedy: str) -> None:
+    if absent:
+        others = f" and {len(absent) - 1} others are" if absent[1:] else " is"
+        raise InputError(f"{absent[0]}{others} missing: {remedy}")
+
+
+# Each gives what a task names there
+SECTIONS = (_corpus, _scorers, _tokenizer, _training, _evaluation, _external, _benchmarks)
 
 
 def weights(variant: str) -> tuple[str, list[Path]]:
@@ -195,7 +255,7 @@ def _is_file(path: str) -> bool:
         raise InputError(f"{path}: no such file")
 
 
-def _model(name: str, revision: str | None, what: str, setting: str, pattern: str = "*.safetensors") -> Thing:
+def _model(name: str, revision: str | None, what: str, setting: str, pattern: str = "*model[-.]*") -> Thing:
     """A folder, or what the hub's cache holds of a repository at that commit."""
     from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -233,6 +233,9 @@ def problems(params: Params) -> list[str]:
         with collected(found):
             asked = params.model(evaluation.EvaluateSettings, "evaluate", task)
             evaluation.check(asked, params.where("evaluate", task))
+            if "prompted" in asked.measures and asked.prompts is None:
+                where = params.where("evaluate", task, "prompts")
+                raise InputError(f"{where} is missing: the measure prompted needs a file of prompts, or leave it out")
         if root.finetuned and not found:
             snapshots = params.model(training.TrainSettings, "train", task, "mle").snapshots
             found += [

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from itertools import accumulate
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ import torch
 from freshstart import corpora, evaluation, files, objectives, outside, params, scorers, tokens, training
 from freshstart.corpora import CorpusSettings, Document, build, synthetic
 from freshstart.errors import InputError
+from freshstart.finetuning import MOST_EPOCHS
+from freshstart.names import arm_name
 from freshstart.objectives import TrainScores
 from freshstart.pool import processors
 from freshstart.running import gpu_names
@@ -57,6 +60,7 @@ NAMED_VOCABULARY, NAMED_TOKENS = 50_260, 0.25  # of a tokenizer that is not trai
 # Bytes of the quick run: of a character in the corpus, scored, in the cache of scores; of a token; of a sample
 CORPUS_BYTES, SCORED_BYTES, CACHE_BYTES, TOKEN_BYTES, SAMPLE_BYTES = 0.33, 0.45, 0.17, 3.4, 280
 STATISTICS = 0.012  # seconds a sample (quick run): judges, diversity, look-ups in the training text, intervals
+SHAPES = {"openai-community/gpt2-xl": {"n_layer": 48, "n_embd": 1600, "n_head": 25}}  # of what may not be at hand
 DATA_GIB = 0.35  # a process of the data stages
 MODELS = "from transformers import AutoModelForCausalLM, GPT2LMHeadModel"
 RESIDENT = f"import psutil; {MODELS}; print(psutil.Process().memory_info().rss)"
@@ -129,12 +133,13 @@ def plan(scale: str | None = None) -> None:
         rows = planner.rows()
     missing = sum(item.size or 0 for item in needed if not item.at_hand) * 10**6 / GIB
     rows.append(Row("fetched", 0, {}, 0.0, 0.0, missing))
-    print(table(rows), *planner.notes, sep="\n")
+    print(table(rows), *sorted(planner.notes), sep="\n")
     seconds = {on_gpu: sum(row.seconds for row in rows if row.on_gpu == on_gpu) for on_gpu in (False, True)}
     hours = (seconds[False] / machine.processors + seconds[True] / max(machine.gpus, 1)) / 3600
     print(f"about {hours:,.1f} hours with every processor{' and GPU' * bool(machine.gpus)} in use", *needed, sep="\n- ")
-    if refused := [*too_large(rows, machine), *(str(item) for item in needed if not (item.fetched or item.at_hand))]:
-        raise InputError("; ".join([f"{everything.file} can not run here", *refused]))
+    lacking = (line for item in needed for line in outside.wrong(item.setting, item.look))
+    if refused := [*too_large(rows, machine), *planner.refused, *lacking]:
+        raise InputError("\n- ".join([f"{everything.file} can not run here:", *refused]))
 
 
 def table(rows: list[Row]) -> str:
@@ -168,6 +173,23 @@ def process_gib() -> float:
     """GiB of a process with torch and transformers, before it has a model."""
     said = subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True, check=True)
     return int(said.stdout) / GIB
+
+
+@cache
+def named_model(name: str, revision: str | None) -> tuple[int, int] | None:
+    """Parameters, and bytes of the keys and values of a position, of a model that is at hand or in ``SHAPES``; None of
+    others, which count as large as the task's own."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        if name not in SHAPES:
+            return None
+        config = GPT2Config(**SHAPES[name])
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return model.num_parameters(), 2 * 4 * config.num_hidden_layers * config.hidden_size
 
 
 def training_gib(memory: StepMemory, rows: int, on_gpu: bool) -> float:
@@ -208,10 +230,13 @@ class Planner:
         self.on_gpu = self.device.type == "cuda"
         self.known: dict[str, Rates] = {}
         self.notes: set[str] = set()  # what a person should know of the table
+        self.refused: list[str] = []  # what a stage will refuse
 
     def rows(self) -> list[Row]:
         tasks = [Task(self, task) for task in self.root.tasks]
         stages = [merged(rows) for rows in zip(*([*task.data(), *task.cells()] for task in tasks), strict=True)]
+        elsewhere = (*self.root.benchmarks, *self.root.external.folders, *self.root.external.hub)
+        self.notes.add(f"not reckoned: {', '.join(('heldout', 'warnings', 'compare', *elsewhere))}")
         runs = len(tasks) + 1 + sum(row.runs for row in stages)
         return [*stages, Row("DVC", 1, {"stages begun and ended": runs}, runs * self.start["dvc"])]
 
@@ -253,10 +278,8 @@ class Task:
         self.texts = _texts(self.corpus.kind, self.scorer.kind)
         self.length = sum(map(len, self.texts))
         self.tokenizer = everything.model(tokens.TokenizerSettings, "tokenizer", name)
-        self.asked = {}
-        for objective in self.root.objectives:
-            kind = objectives.load(objective).settings
-            self.asked[objective] = everything.model(kind, "shards", name, objective)
+        kinds = {of: objectives.load(of).settings for of in self.root.objectives}
+        self.asked = {of: everything.model(kind, "shards", name, of) for of, kind in kinds.items()}
 
     def data(self) -> list[Row]:
         """The stages before training."""
@@ -266,7 +289,7 @@ class Task:
         judged = self._scoring(self.judge)[0] if self.judge is not None else 0.0
         begun, encoded, self.tokens_a_character = self._tokenize()
         count = self.characters * self.tokens_a_character
-        kinds = [objectives.load(objective).needs.stream for objective in self.asked]
+        kinds, shards = [objectives.load(objective).needs.stream for objective in self.asked], len(self.asked)
         streams = kinds.count("control") + kinds.count("filtered") / 2  # of tokens of their own
         text = {"characters": self.characters}
         documents = {**text, "documents": self.characters * len(self.texts) / self.length}
@@ -279,14 +302,7 @@ class Task:
             Row("score", 1, text, door + self.score * self.characters, memory, kept, on_gpu),
             Row("tokenizer", 1, text, door + begun * self.characters, DATA_GIB + 1e-9 * min(self.characters, 2e9)),
             Row("tokens", 1, {"tokens": count}, door + encode, disk=token_gib),
-            Row(
-                "shards",
-                len(self.asked),
-                {},
-                len(self.asked) * door + streams * encode / 10,
-                DATA_GIB,
-                streams * token_gib,
-            ),
+            Row("shards", shards, {}, shards * door + streams * encode / 10, disk=streams * token_gib),
         ]
 
     def cells(self) -> list[Row]:
@@ -297,16 +313,21 @@ class Task:
         vocabulary = self.tokenizer.vocabulary or NAMED_VOCABULARY
         base = 0.0 if on_gpu else process_gib()
         trained, evaluated, drawn = [], [], []
-        shares = [1.0 - share for share in self.root.finetuned_from]
-        for name, share in [(n, 1.0) for n in self.asked] + [(n, s) for n in self.root.finetuned for s in shares]:
+        arms = [(name, share) for name in self.root.finetuned for share in self.root.finetuned_from]
+        for name, share in [*((name, 0.0) for name in self.asked), *arms]:
             settings = everything.model(training.TrainSettings, "train", self.name, name)
             rates = self.planner.rates(name, self.asked[name], settings, vocabulary)
-            positions = self.asked[name].positions * share
+            if share:
+                own = asdict(everything.model(training.FinetuneSettings, "finetune", self.name, name))
+                changes = {key: value for key, value in own.items() if value is not None}
+                settings = replace(settings, **changes, snapshots=())
+                self._arm(name, share, settings.shuffle_parts)
+            positions = self.asked[name].positions * (1 - share)
             steps = positions / (settings.batch_size * settings.context)
             fit = rates.memory.fit((self.planner.machine.room(on_gpu) - base) * GIB)
             fitting = max(fit, 1) if on_gpu else settings.batch_size  # as training chooses
             _, rows = Group(0, 1, self.planner.device).share(settings.batch_size, lambda fitting=fitting: fitting)
-            kept = (1 + len(settings.snapshots) * (share == 1)) * rates.parameters * 4 * 2 / GIB
+            kept = (1 + len(settings.snapshots)) * rates.parameters * 4 * 2 / GIB
             work = {"positions": positions * seeds, "FLOP": positions * rates.flop * seeds}
             seconds = seeds * (start + positions * rates.train + steps * rates.step)
             remedy = (
@@ -319,26 +340,40 @@ class Task:
             samples = controls * evaluate.samples
             snapshots = len(settings.snapshots) * min(evaluate.snapshot_samples, evaluate.samples)
             written = (samples + snapshots) * evaluate.max_new_tokens
-            compared = 2 * 2 * reference.samples * reference.tokens  # texts of either, read by both
+            width = 2 * 4 * settings.layers * settings.width  # keys and values of a position
+            reader, of_reader = named_model(reference.model, reference.revision) or (rates.parameters, width)
+            larger, count = reader / rates.parameters, reference.samples * reference.tokens
+            compared = 2 * count * (1 + larger)  # texts of either, read by both
             seconds = start + written * controls * rates.write + samples * STATISTICS
             seconds += (controls * evaluate.heldout_tokens + compared) * rates.read
             seconds += 2 * written / self.tokens_a_character * self.score
-            width = 2 * 4 * settings.layers * settings.width  # keys and values of a position
             cache = evaluate.batch_size * min(settings.context, 2 * evaluate.max_new_tokens) * width
-            memory = base + (8 * rates.parameters + cache) / GIB + 2 * evaluate.logit_gib * (rates.flop > LARGE)
+            logits = 2 * evaluate.logit_gib * (rates.flop > LARGE)
+            memory = base + (4 * (rates.parameters + reader) + cache) / GIB + logits
             work = {"samples": seeds * (samples + snapshots)}
             disk = 2 * work["samples"] * SAMPLE_BYTES / GIB
             remedy = f"evaluate.{self.name}.batch_size or logit_gib"
             evaluated.append(Row("evaluate", seeds, work, seeds * seconds, memory, disk, on_gpu, remedy))
 
             if name == evaluation.MLE:
-                size, _ = outside.PUBLISHED.get(reference.model, (0, ""))
-                parameters = max(size * 1e6 / 4, rates.parameters)
-                count, larger = reference.samples * reference.tokens, parameters / rates.parameters
                 seconds = 2 * start + count * larger * (rates.write + rates.read)
-                memory, remedy = base + 4 * parameters / GIB, f"a smaller evaluate.{self.name}.reference.model"
+                cache = min(evaluate.batch_size, reference.samples) * (1 + reference.tokens) * of_reader
+                memory = base + (4 * reader + cache) / GIB + logits
+                remedy = f"lower evaluate.{self.name}.batch_size, or a smaller reference.model there"
                 drawn.append(Row("reference", seeds, {"texts": reference.samples}, seconds, memory, 0, on_gpu, remedy))
         return [merged(trained), merged(drawn), merged(evaluated)]
+
+    def _arm(self, name: str, share: float, parts: int) -> None:
+        """Refuse what finetuning will: what mle, which has begun so many equal ``parts`` of the corpus, leaves to an
+        objective on a stream of its own, where that reads it too often; filtered keeps a quantile of it."""
+        numbers, tokens = self.asked[name], self.corpus.train_characters * self.tokens_a_character
+        begun = min(ceil(parts * share * numbers.positions / tokens) / parts, 1)
+        left, need = (1 - begun) * tokens * getattr(numbers, "quantile", 1), (1 - share) * numbers.positions
+        if objectives.load(name).needs.stream != "plain" and need > MOST_EPOCHS * left:
+            self.planner.refused.append(
+                f"{self.name}/{arm_name(name, share)}: of the {_short(left)} tokens that mle leaves, {_short(need)} "
+                f"positions are more than {MOST_EPOCHS} times: raise corpus.{self.name}.train_characters"
+            )
 
     def _build(self) -> None:
         """The corpus of the sample, as the stage makes it."""

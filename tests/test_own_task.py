@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, follow
 from dvc.utils.serialize import modify_yaml
 
-from freshstart import files, new_task, params, scorers
+from freshstart import benchmarks, files, new_task, outside, params, scorers
 from freshstart.check import check
 from freshstart.errors import InputError
 
@@ -79,12 +79,19 @@ def test_a_new_task_is_a_few_more_lines_in_each_file_and_no_other(project):
         new_task.write("shout", "raw/mail", "rewards:Shouting", columns, None)
 
 
+def test_a_new_task_keeps_an_input_of_its_name(project):
+    new_task.write("prose", "raw/mail", "rewards:Shouting", {"text": "body"}, None)
+    held = {"python": "raw/python", "prose": "raw/prose.jsonl"}
+    assert params.read().root.inputs == {**held, "prose-raw": "raw/mail"}
+
+
 @pytest.mark.parametrize(
     ("task", "corpus", "reward", "message"),
     [
         ("a;b", "raw/mail", "rewards:Shouting", "a name is letters, digits, - and _, found 'a;b'"),
         ("shout", "raw/mial", "rewards:Shouting", "raw/mial: no file found"),
         ("shout", "raw/mail", "rewards:Whispering", "has no attribute 'Whispering'"),
+        ("shout", "raw/mail", "classifier", "--reward classifier learns from labelled rows: name their file"),
         ("shout", "raw/mail", "pep9", "--reward: unknown kind 'pep9'; did you mean pep8?"),
         ("shout", "raw/prose.jsonl", "pep8", "raw/prose.jsonl:1: no column body; it has text, source"),
     ],
@@ -136,6 +143,35 @@ def test_check_lists_all_that_is_missing_or_wrong(project):
     assert len(lines) == len(expected), lines
     for line, begin in zip(lines, expected, strict=True):
         assert line.startswith(begin), line
+
+
+def test_check_lists_what_benchmarks_and_models_from_elsewhere_lack(project, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(project / "hub"))
+    shutil.copytree(ROOT / "conf/harness", project / "conf/harness")
+    (project / "raw/lambada_test.jsonl").write_text('{"text": "in an input"}\n')
+    with modify_yaml("params.yaml") as raw:
+        raw["benchmarks"] = ["humaneval", "glue", "red_team", "lambada", "blimp"]
+        raw["inputs"] |= {"lambada": "raw/lambada_test.jsonl", "harness": "conf/harness"}
+        raw["external"]["hub"] = {"paper": {"task": "pii", "model": "someone/absent", "revision": "0" * 40}}
+    monkeypatch.setattr(outside, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "sandlock", None)
+    file = str(benchmarks.FILE)
+    expected = [
+        f"{file}: humaneval.problems: raw/HumanEval.jsonl.gz is missing: fetch the problems",
+        f"{file}: humaneval: programs that models write run in sandlock, which is not installed: `pip install",
+        f"{file}: glue.data: raw/glue/CoLA/train.tsv is missing",
+        f"{file}: red_team.prompts: raw/prompts.jsonl is missing",
+        f"{file}: lambada: the package lm-eval is missing: pip install 'freshstart[harness]'",
+        f"{file}: blimp: the package lm-eval is missing: pip install 'freshstart[harness]'",
+        f"{file}: blimp: raw/blimp/adjunct_island.jsonl and 66 others are missing: what stands in conf/harness says",
+        "params.yaml: external.hub.paper.model: someone/absent is no folder here, and the hub does not give it",
+    ]
+    lines = check()
+    assert len(lines) == len(expected), lines
+    assert all(map(str.startswith, lines, expected)), lines
+    (named,) = (thing for thing in outside.things(params.read()) if thing.what == "the model someone/absent")
+    assert str(named).startswith("the model someone/absent (huggingface.co/someone/absent at 000000000000): size: see")
 
 
 def classifier(workplace, share_bad):

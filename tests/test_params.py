@@ -168,6 +168,7 @@ SCALE_CASES = [
     ("train.every.heads", 5, "width (32) must be a multiple of heads (5)"),
     ("train.every.optimizer", "sgd", "train.every.optimizer: Input should be 'adamw' or 'muon'"),
     ("train.pii", [], "train.pii must be a mapping"),
+    ("evaluate.pii", {"measures": ["prompted"]}, "tests.yaml: evaluate.pii.prompts is missing: the measure prompted"),
     ("corpus.pep8.kind", "locl", "corpus.pep8: unknown kind 'locl'; did you mean local?"),
     ("corpus.pep8.train_characters", 0, "train_characters must be at least 1, found 0"),
     ("scorer.pep8.kind", "pep9", "scorer.pep8: unknown kind 'pep9'; did you mean pep8?"),

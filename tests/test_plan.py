@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT
+from dvc.utils.serialize import modify_yaml
 from test_params import load
 from test_training import SETTINGS, run
 
@@ -57,27 +58,93 @@ def test_all_that_comes_from_outside_is_named_with_size_and_licence(scale, tmp_p
 def test_a_plan_of_the_tests_scale(workplace, monkeypatch, capsys):
     """Its sums are those of its rows; a raw file that is taken away, or a machine that is too small, is refused."""
     monkeypatch.setattr(plan, "SECONDS", 0.05)
+    with modify_yaml("params.yaml") as raw:
+        raw["finetuned"] = ["filtered", "awr"]
+    with modify_yaml("conf/scale/tests.yaml") as raw:
+        raw["train"]["every"]["snapshots"] = [0.5]
+        raw["finetune"]["every"] = {"batch_size": 8}
     everything = load(monkeypatch, workplace)
     machine = plan.Machine(processors=2, memory=64.0, disk=64.0, gpus=0, gpu_memory=0.0)
     with plan.measuring() as folder:
-        rows = plan.Planner(everything, folder, machine).rows()
+        planner = plan.Planner(everything, folder, machine)
+        rows = planner.rows()
     stages = {row.stage: row for row in rows}
-    assert stages["train"].runs == stages["evaluate"].runs == 18
-    assert stages["train"].work["positions"] == 18 * 4096
+    assert stages["train"].runs == stages["evaluate"].runs == 18 + 6
+    assert stages["train"].work["positions"] == 18 * 4096 + 6 * 2048
+    assert stages["evaluate"].work["samples"] == 18 * 24 + 3 * 24 + 18 * 24 + 6 * 24  # conditional twice; snapshots
+    left = "filtered-from-0.5: of the 0 tokens that mle leaves, 2,048 positions are more than 1.5 times: raise"
+    assert all(map(str.startswith, planner.refused, [f"{name}/{left}" for name in everything.root.tasks]))
+    assert len(planner.refused) == 3  # shuffle_parts is 1
+    assert planner.notes == {"not reckoned: heldout, warnings, compare"}
     assert stages["corpus"].work["characters"] == 620_000
     assert all(row.seconds > 0 for row in rows if row.stage != "scorer")
     assert plan.table(rows).count("\n") == len(rows) + 1
     assert plan.too_large(rows, machine) == []
     refused = " ".join(plan.too_large(rows, replace(machine, memory=0.1)))
     assert re.search(
-        r"train needs [\d.]+ GiB of memory, there are 0.1: set FRESHSTART_MICRO_BATCH to \d+, now 4 rows", refused
+        r"train needs [\d.]+ GiB of memory, there are 0.1: set FRESHSTART_MICRO_BATCH to \d+, now 8 rows", refused
     )
     assert "lower corpus.<task>.train_characters" in plan.too_large(rows, replace(machine, disk=0.0))[-1]
     (workplace / "raw/prose.jsonl").unlink()
     monkeypatch.setattr(plan.Planner, "rows", lambda self: rows)
-    with pytest.raises(InputError, match=r"can not run here; raw/prose.jsonl .*MISSING.*corpus.pii.path"):
+    with pytest.raises(InputError, match=r"can not run here:(?s:.*) corpus.pii.path: raw/prose.jsonl: no file"):
         plan.plan()
-    assert "18 models of pep8, pii, toxicity" in capsys.readouterr().out
+    assert "24 models of pep8, pii, toxicity" in capsys.readouterr().out
+
+
+def test_a_plan_of_paper(tmp_path, monkeypatch, capsys):
+    """Its rows, and what it refuses, with no network; a narrow model of a layer is measured in place of GPT-2 small."""
+    whole = plan.measured
+
+    def narrow(name, asked, settings, vocabulary, *rest):
+        shape = replace(settings, layers=1, width=64, heads=1, context=32, batch_size=2, precision="fp32")
+        return replace(whole(name, asked, shape, 512, *rest), parameters=124_000_000, flop=8.6e8)
+
+    def unreachable(*_, **__):
+        raise OSError("no network")
+
+    machine = plan.Machine(processors=64, memory=16.0, disk=20_000.0, gpus=0, gpu_memory=0.0)
+    monkeypatch.setattr(plan, "SECONDS", 0.01)
+    monkeypatch.setattr(plan, "measured", narrow)
+    monkeypatch.setattr(plan, "_bf16", lambda: 1.0)
+    monkeypatch.setattr(plan, "process_gib", lambda: 0.4)
+    monkeypatch.setattr(plan.Planner, "start", dict.fromkeys(("dvc", "door", "torch"), 1.0))
+    monkeypatch.setattr(plan.Machine, "here", lambda: machine)
+    monkeypatch.setattr(outside, "urlopen", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    everything = scaled("paper", tmp_path, monkeypatch)
+    root = replace(everything.root, finetuned=("conditional", "filtered", "rwr"), finetuned_from=(0.5, 0.9))
+    monkeypatch.setattr(plan.params, "load", lambda scale: replace(everything, root=root))
+    with pytest.raises(InputError) as refused:
+        plan.plan("paper")
+    printed = capsys.readouterr().out
+    rows = {match[1]: (int(match[2]), match[3]) for match in re.finditer(r"(?m)^(\w+) +(\d+)  (.*?)  +\d", printed)}
+    assert {name: runs for name, (runs, _) in rows.items()} == {
+        **dict.fromkeys(("corpus", "scorer", "score", "tokenizer", "tokens", "reference"), 3),
+        **{"shards": 18, "train": 36, "evaluate": 36, "DVC": 1, "fetched": 0, "all": 109},
+    }
+    assert rows["tokens"][1] == "9.8 billion tokens"
+    assert rows["train"][1].startswith("77.2 billion positions")
+    assert "not reckoned: heldout, warnings, compare\n" in printed
+    lines = str(refused.value).split("\n- ")[1:]
+    expected = [
+        r"reference needs [\d.]+ GiB of memory, there are 16.0: lower evaluate.pii.batch_size, or a smaller",
+        r"evaluate needs [\d.]+ GiB of memory, there are 16.0: evaluate.pep8.batch_size or logit_gib",
+        r"pep8/conditional-from-0.9: of the 0 tokens that mle leaves, 330.0 million positions are more than 1.5 times",
+        *(rf"pep8/filtered-from-{share}: of the {left}" for share, left in ((0.5, "550.0 million"), (0.9, "0 "))),
+        *(
+            rf"{task}/filtered-from-{share}: of the {left} million tokens that mle leaves, .* raise corpus.{task}.train"
+            for task in ("pii", "toxicity")
+            for share, left in ((0.5, "875.0"), (0.9, "175.0"))
+        ),
+        r"conf/scale/paper.yaml: corpus.pep8.path: raw/codeparrot/\*.parquet: no file found",
+        r"conf/scale/paper.yaml: tokenizer.pep8.name: codeparrot/codeparrot-small is no folder here, and the hub does",
+    ]
+    assert [line for begin, line in zip(expected, lines, strict=False) if not re.match(begin, line)] == []
+    weights, cache = 4 * 1_557_611_200, 512 * 65 * 2 * 4 * 48 * 1600  # of GPT-2 XL
+    assert float(lines[0].split()[2]) == pytest.approx(0.4 + (weights + cache) / 2**30 + 2, abs=0.1)
+    lacking = {line.split(": ")[1] for line in lines[9:]}
+    assert {"evaluate.pep8.reference.model", "evaluate.pii.reference.model", "scorer.toxicity.variant"} <= lacking
 
 
 @pytest.mark.slow
