@@ -28,12 +28,10 @@ from freshstart import files
 from freshstart.errors import InputError
 from freshstart.evaluation.kept import keep, kept
 from freshstart.evaluation.metrics import Metric
-from freshstart.evaluation.samples import counted
 from freshstart.evaluation.statistics import estimate, share
 from freshstart.imports import code_digest
 from freshstart.progress import Progress
 from freshstart.scorers import FindingScorer, of_texts, pieces, segment_counts
-from freshstart.scoring.segments import SEGMENTERS
 
 if TYPE_CHECKING:
     from freshstart.evaluation.context import Context
@@ -156,6 +154,9 @@ def read(path: str | None, task: str) -> list[str]:
 
 def scores(context: Context, prompts: list[str], texts: list[str]) -> list[float]:
     """A score for each continuation; NaN for one that is blank (of findings: has no word) or could not be scored."""
+    from freshstart.evaluation.samples import counted
+    from freshstart.scoring.segments import SEGMENTERS
+
     scorer, segmented = context.scorer, SEGMENTERS[context.scored_by[1]["segments"]]
     kept = [number for number, text in enumerate(texts) if text.strip()]
     is_finder = isinstance(scorer, FindingScorer)
