@@ -254,12 +254,22 @@ def _of_objectives(params: Params, task: str) -> list[str]:
     found: dict[str, dict[str, str]] = {}
     for objective in params.root.objectives:
         lines: list[str] = []
+        made: dict[str, Any] = {}
         with collected(lines):
             settings = objectives.load(objective, params.where("shards", task, objective)).settings
-            params.model(settings, "shards", task, objective)
+            made["shards"] = params.model(settings, "shards", task, objective)
         for section, model in (("train", training.TrainSettings), ("finetune", training.FinetuneSettings)):
             with collected(lines):
-                params.model(model, section, task, objective)
+                made[section] = params.model(model, section, task, objective)
+        shares = params.root.finetuned_from if objective in params.root.finetuned else ()
+        for section, share in [("train", 0.0), *(("finetune", share) for share in shares)] if not lines else []:
+            batch = (made[section].batch_size or made["train"].batch_size) * made["train"].context
+            if (left := int(made["shards"].positions * (1 - share))) < batch:
+                budget = f"mle leaves at {share}" if share else "it trains on"
+                lines.append(
+                    f"{params.where(section, task, objective)}: a batch has {batch:,} positions, and {left:,} are what "
+                    f"{budget}: lower batch_size, or raise shards.{task}.positions"
+                )
         found[objective] = {line.replace(f".{task}.{objective}", f".{task}"): line for line in lines}
     shared = set.intersection(*map(set, found.values()))
     return [of_task if of_task in shared else line for lines in found.values() for of_task, line in lines.items()]

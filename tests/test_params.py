@@ -158,6 +158,7 @@ def test_the_papers_checkpoints_need_a_commit_each_and_nothing_else():
 
 
 SCALE_CASES = [
+    ("shards.every.positions", 255, "train.pep8: a batch has 256 positions, and 255 are what it trains on: lower"),
     ("trian", {}, "tests.yaml: unknown section 'trian'; did you mean train?"),
     ("train.every.layer", 3, "tests.yaml: train.every: unknown key 'layer'; did you mean layers?"),
     ("train.every.layers", "2", "train.every.layers: Input should be a valid integer, found '2'"),
