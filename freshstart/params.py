@@ -264,7 +264,8 @@ def _of_objectives(params: Params, task: str) -> list[str]:
         shares = params.root.finetuned_from if objective in params.root.finetuned else ()
         for section, share in [("train", 0.0), *(("finetune", share) for share in shares)] if not lines else []:
             batch = (made[section].batch_size or made["train"].batch_size) * made["train"].context
-            if (left := int(made["shards"].positions * (1 - share))) < batch:
+            positions = made["shards"].positions
+            if (left := positions - round(share * positions)) < batch:
                 budget = f"mle leaves at {share}" if share else "it trains on"
                 lines.append(
                     f"{params.where(section, task, objective)}: a batch has {batch:,} positions, and {left:,} are what "
