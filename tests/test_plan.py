@@ -162,7 +162,8 @@ def test_a_training_takes_the_memory_of_the_plan(tmp_path, shape, rows):
     env |= {"FRESHSTART_MICRO_BATCH": str(rows)}
     command = [sys.executable, "-c", TRAINED, json.dumps(shape), str(tmp_path)]
     done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
-    chosen, device = run(tmp_path, "awr", replace(SETTINGS, **shape)), torch.device("cpu")
+    settings, device = replace(SETTINGS, **shape), torch.device("cpu")
+    chosen = run(tmp_path, "awr", settings, settings.batch_size * settings.context)
     learner = Learner(chosen.first_model().train(), chosen, Group(0, 1, device))
     planned = plan.training_gib(step_memory(learner, chosen.settings.context, device), rows, False)
     peak = int(done.stdout.split()[-1]) / 2**20
